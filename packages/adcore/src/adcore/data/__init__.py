@@ -1,0 +1,1 @@
+"""Data: reading images losslessly, dataset layouts, splits, and the demo's own photographs."""

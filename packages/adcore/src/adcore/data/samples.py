@@ -1,0 +1,63 @@
+"""Samples: what every dataset reader gives, and the base class of readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:  # keep torch out of dataset listings
+    from torch import Tensor
+
+NORMAL, ANOMALOUS = 0, 1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image on disk. `mask_path` may be None for an anomalous image: it then counts for image metrics only."""
+
+    image_path: Path
+    split: str  # "train", "val" or "test"
+    label: int  # 0 normal, 1 anomalous
+    category: str
+    defect: str = "good"
+    mask_path: Path | None = None
+
+
+class DatasetReader:
+    """Base class of dataset layouts: a reader lists samples and decodes files, and never resizes.
+
+    A subclass implements `categories` and `samples`, and raises DataError (naming the layout that was expected and what
+    was found) where the folder is not of its layout.
+    """
+
+    layout: ClassVar[str] = ""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def categories(self) -> list[str]:
+        """Names of the categories below `root`, sorted."""
+        raise NotImplementedError
+
+    def samples(self, category: str) -> list[Sample]:
+        """All samples of one category, sorted by path within each split."""
+        raise NotImplementedError
+
+    def image(self, sample: Sample) -> Tensor:
+        """Decode the image: (3, H, W) float32, in the file's own value range; DataError with the path."""
+        from adcore.data.image_io import read_image
+
+        return read_image(sample.image_path)
+
+    def mask(self, sample: Sample) -> Tensor | None:
+        """Decode the mask: (H, W) bool; None where an anomalous sample has none."""
+        from adcore.data.image_io import read_mask
+
+        return read_mask(sample.mask_path) if sample.mask_path else None
+
+
+def select(samples: Iterable[Sample], split: str, label: int | None = None) -> list[Sample]:
+    """The samples of one split and, if given, of one label."""
+    return [s for s in samples if s.split == split and (label is None or s.label == label)]

@@ -1,0 +1,1 @@
+"""Teacher-student models for adcore: STFPM, FRE, Reverse Distillation, EfficientAD."""

@@ -1,0 +1,1 @@
+"""Normalising-flow models for adcore: CFlow, FastFlow, CS-Flow, U-Flow."""

@@ -1,0 +1,1 @@
+"""Foundation-model detectors for adcore: Dinomaly, SuperSimpleNet, UniNet."""

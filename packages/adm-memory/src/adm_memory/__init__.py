@@ -1,0 +1,1 @@
+"""Memory and feature-statistics models for adcore: PaDiM, PatchCore, DFKDE, DFM, CFA."""

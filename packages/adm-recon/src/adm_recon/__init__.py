@@ -1,0 +1,1 @@
+"""Reconstruction models for adcore: Autoencoder, GANomaly, DRAEM, DRAEM-SevNet, DSR."""
