@@ -29,7 +29,9 @@ class ModelCard:
     batch_size: int = 8
     image_size: int | tuple[int, int] = 256  # square side, or (height, width)
     crop_size: int | tuple[int, int] | None = None  # centre crop after the resize
-    normalization: str = "backbone"  # "backbone": the backbone's mean and std; "imagenet"; "none": values stay in [0, 1]
+    normalization: str = (
+        "backbone"  # "backbone": the backbone's mean and std; "imagenet"; "none": values stay in [0, 1]
+    )
     backbones: tuple[str, ...] = ()  # weights needed; empty: the `backbone` entry of `config`, if there is one
     needs: tuple[str, ...] = ()  # what else must be at hand, in words ("textures folder (optional)")
     supervised: bool = False  # True: trains on labelled anomalies and their masks

@@ -1,0 +1,163 @@
+"""Building a backbone with its weights, and the multi-layer feature extractor that stops at the last layer needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from adcore.backbones.resolve import WeightsFile, resolve
+from adcore.cards import BackboneCard
+from adcore.errors import ConfigError, WeightsError
+from adcore.registry import backbone_card
+from adcore.settings import settings
+
+_deferred: ContextVar[bool] = ContextVar("deferred", default=False)
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a frozen backbone was made from; an artifact refers to it, or carries the weights themselves."""
+
+    backbone: str
+    source: str  # file name, or "random"
+    sha256: str | None  # of the file; None for random weights
+
+
+@contextmanager
+def deferred_weights() -> Iterator[None]:
+    """Inside, backbones are built without looking for weights: the caller loads a state that holds them."""
+    token = _deferred.set(True)
+    try:
+        yield
+    finally:
+        _deferred.reset(token)
+
+
+def create_backbone(name: str, weights: str = "pretrained", frozen: bool = True, **timm_options: Any) -> nn.Module:
+    """A timm network with the weights of backbone `name`.
+
+    `weights` is "pretrained" (resolved offline first), "random" (seeded, only when asked for by name) or a file path.
+    A frozen network keeps `weights_info`, takes no gradients and stays in evaluation mode under its extractor.
+    Raises WeightsError when weights are missing or do not fit.
+    """
+    card = backbone_card(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings().seed)
+        net = timm.create_model(card.architecture, pretrained=False, **timm_options)
+    if weights == "random" or _deferred.get():
+        info = WeightsInfo(card.name, "random", None)
+    else:
+        found = resolve(name, None if weights == "pretrained" else weights)
+        load_weights(net, found)
+        info = WeightsInfo(card.name, found.path.name, found.sha256)
+    if frozen:
+        net.requires_grad_(False).eval()
+        net.weights_info = info
+    return net
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a weights file, without unpickling objects; WeightsError when it holds anything else."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format has errors of its own; all mean the same to the user
+        raise WeightsError(f"{path} is not a readable weights file: {str(error).splitlines()[0]}") from None
+    for key in ("state_dict", "model", "teacher"):
+        if isinstance(state.get(key), dict):
+            state = state[key]
+    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def load_weights(net: nn.Module, weights: WeightsFile) -> None:
+    """Load a weights file into `net`, which may be a part of the full architecture; every key of `net` must be found."""
+    state = read_state(weights.path)
+    wanted = net.state_dict()
+    if weights.card.key_order and not wanted.keys() <= state.keys():
+        state = _renamed_by_order(state, weights)
+    adapt = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    if adapt is not None and not wanted.keys() <= state.keys():
+        state = adapt(state, net)
+    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    wrong = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    if missing or wrong:
+        example = f"'{missing[0]}' is missing" if missing else f"'{wrong[0]}' has another shape"
+        raise WeightsError(
+            f"{weights.path} does not fit backbone '{weights.card.name}': {len(missing) + len(wrong)} of "
+            f"{len(wanted)} tensors, e.g. {example}; get the file from {weights.card.source}"
+        )
+    net.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+
+
+def _renamed_by_order(state: dict[str, Tensor], weights: WeightsFile) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        names = list(timm.create_model(weights.card.architecture, pretrained=False).state_dict())
+    if len(names) != len(state):
+        raise WeightsError(
+            f"{weights.path} holds {len(state)} tensors, backbone '{weights.card.name}' has {len(names)}"
+        )
+    return dict(zip(names, state.values(), strict=True))
+
+
+class FeatureExtractor(nn.Module):
+    """Feature maps of several layers of a convolutional backbone, running no layer beyond the last one asked for.
+
+    Layers are called by the network's own names ("layer2") or by their stride ("stride8"). `channels` and `strides`
+    describe the maps, in the order of `layers`. ConfigError lists the layers that exist.
+    """
+
+    def __init__(self, backbone: str, layers: Sequence[str], weights: str = "pretrained", frozen: bool = True) -> None:
+        super().__init__()
+        self.card: BackboneCard = backbone_card(backbone)
+        self.frozen = frozen
+        indices = _layer_indices(self.card, layers)
+        order = sorted(set(indices))  # timm returns maps from shallow to deep
+        self.positions = [order.index(i) for i in indices]
+        self.net = create_backbone(backbone, weights, frozen, features_only=True, out_indices=tuple(order))
+        info = self.net.feature_info
+        if isinstance(getattr(self.net, "blocks", None), nn.Sequential):  # timm keeps the blocks beyond the last layer
+            last = int(info.module_name()[-1].rpartition(".")[2])
+            self.net.blocks = self.net.blocks[: last + 1]
+        self.channels: list[int] = [info.channels()[p] for p in self.positions]
+        self.strides: list[int] = [info.reduction()[p] for p in self.positions]
+
+    def train(self, mode: bool = True) -> FeatureExtractor:
+        """A frozen extractor stays in evaluation mode, so that its batch statistics never move."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> one (B, C_i, H_i, W_i) for each layer."""
+        maps = self.net(images)
+        return [maps[p] for p in self.positions]
+
+
+def _layer_indices(card: BackboneCard, layers: Sequence[str]) -> list[int]:
+    with torch.device("meta"):
+        info = timm.create_model(card.architecture, pretrained=False, features_only=True).feature_info
+    names = [*info.module_name()]
+    strides = [f"stride{r}" for r in info.reduction()]
+    indices = []
+    for layer in layers:
+        if layer in names:
+            indices.append(names.index(layer))
+        elif strides.count(layer) == 1:
+            indices.append(strides.index(layer))
+        else:
+            raise ConfigError(
+                f"backbone '{card.name}' has no layer '{layer}'; layers: {', '.join(names)} (or {', '.join(strides)})"
+            )
+    if not indices:
+        raise ConfigError(f"no layers given for backbone '{card.name}'; layers: {', '.join(names)}")
+    return indices

@@ -1,0 +1,127 @@
+"""What a model author writes: `AnomalyModel`, and the small objects that pass between model, data and trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from adcore.errors import NotFittedError
+
+if TYPE_CHECKING:
+    from adcore.cards import ModelCard
+    from adcore.training.plan import Plan
+
+
+@dataclass
+class Batch:
+    """Preprocessed images with their labels, as the model sees them in training."""
+
+    images: Tensor  # (B, 3, H, W) float32
+    labels: Tensor  # (B,) int64, 0 normal, 1 anomalous
+    masks: Tensor  # (B, H, W) bool, all False where there is none
+    has_mask: Tensor  # (B,) bool
+    paths: list[str]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on `device`."""
+        tensors = (self.images, self.labels, self.masks, self.has_mask)
+        return Batch(*(t.to(device, non_blocking=True) for t in tensors), self.paths)
+
+
+@dataclass
+class Prediction:
+    """Raw result: higher is more anomalous; no threshold, no normalisation, no clamping."""
+
+    score: Tensor  # (B,) image-level anomaly score
+    anomaly_map: Tensor | None = None  # (B, H, W), the size of the input; None for image-level models
+
+
+@dataclass
+class Update:
+    """One optimizer step that a model asks for: minimise `loss` with the optimizer called `optimizer`."""
+
+    loss: Tensor  # scalar
+    optimizer: str = "main"
+    logs: dict[str, float | Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Optimization:
+    """An optimizer with what belongs to it."""
+
+    optimizer: torch.optim.Optimizer
+    scheduler: Any | None = None  # anything with step()
+    interval: str = "epoch"  # the scheduler steps each "epoch" or each "step"
+    clip_norm: float | None = None  # largest total gradient norm
+
+
+@dataclass
+class Fit:
+    """The running fit, as the model's hooks see it."""
+
+    plan: Plan
+    device: torch.device
+    num_images: int  # training images
+    steps_per_epoch: int
+    train_batches: Callable[[], Iterable[Batch]]  # one pass over the training images, in fixed order
+    val_batches: Callable[[], Iterable[Batch]] | None  # the same over the validation images, where there are any
+    log: Callable[[str, float], None]
+    progress: Callable[[str, int, int], None]  # what is being done, done, total: for long work inside a hook
+    epoch: int = 0  # epochs done
+    step: int = 0  # batches done
+
+    @property
+    def total_steps(self) -> int:
+        """Batches that the whole fit will see."""
+        steps = self.plan.epochs * self.steps_per_epoch
+        return min(steps, self.plan.max_steps) if self.plan.max_steps else steps
+
+
+class AnomalyModel(nn.Module):
+    """Base class of all models.
+
+    `__init__` keyword arguments are the configuration: annotate them (constraints through `Annotated[int, Field(ge=1)]`),
+    give each a default, and they are checked and documented for you. Everything that training learns must be a parameter
+    or a registered buffer: that is what the artifact stores. A buffer may change its shape in training.
+    """
+
+    card: ModelCard | None = None
+    config: ClassVar[dict[str, Any]] = {}
+    fitted: bool = False  # set by the trainer and by loading
+
+    def __call__(self, images: Tensor) -> Prediction:
+        if not self.fitted:
+            name = self.card.name if self.card else type(self).__name__
+            raise NotFittedError(f"{name} is not trained yet; train it, or load a trained model with adcore.load")
+        return super().__call__(images)
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Score preprocessed images (B, 3, H, W) float32."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
+        """Learn from one batch; yield an Update for every optimizer step wanted, nothing for one-pass models.
+
+        The trainer steps the optimizer before it asks for the next Update, so alternating models stay plain code.
+        """
+        raise NotImplementedError
+
+    def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
+        """Optimizers by name; empty for one-pass models. `plan.optimization(...)` applies the user's overrides."""
+        return {}
+
+    def on_fit_start(self, fit: Fit) -> None:
+        """Before the first batch: allocate buffers, gather statistics."""
+
+    def on_epoch_end(self, fit: Fit) -> None:
+        """After each epoch's last batch."""
+
+    def on_validation_start(self, fit: Fit) -> None:
+        """Before the model is asked for predictions in the middle of a fit."""
+
+    def on_fit_end(self, fit: Fit) -> None:
+        """After the last batch: build what prediction needs (coreset, quantiles)."""

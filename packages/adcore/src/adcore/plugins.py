@@ -1,0 +1,167 @@
+"""Plugin discovery that survives a broken plugin: each load, registration and hook call is guarded on its own.
+
+pluggy's own entry-point loading lets one broken package end the host program, so the loop here is ours.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+import pluggy
+
+from adcore import hookspecs
+from adcore.cards import BackboneCard, DatasetCard, ModelCard
+from adcore.errors import PluginError
+
+GROUP = "adcore"
+HOOKS = {
+    "adcore_register_models": ModelCard,
+    "adcore_register_datasets": DatasetCard,
+    "adcore_register_backbones": BackboneCard,
+}
+Card = ModelCard | DatasetCard | BackboneCard
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The distribution a plugin came from."""
+
+    plugin: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A plugin that could not be used, and why; `details` is the traceback for `adcore doctor`."""
+
+    origin: Origin
+    error: str
+    details: str
+
+    def __str__(self) -> str:
+        return f"plugin '{self.origin.plugin}' ({self.origin}) is broken and was left out: {self.error}"
+
+
+@dataclass
+class Plugins:
+    """Everything the installed plugins registered, each card with its origin."""
+
+    cards: dict[type, dict[str, tuple[Card, Origin]]] = field(default_factory=lambda: {c: {} for c in HOOKS.values()})
+    aliases: dict[type, dict[str, str]] = field(default_factory=lambda: {c: {} for c in HOOKS.values()})
+    duplicates: dict[tuple[type, str], list[Origin]] = field(default_factory=dict)
+    origins: list[Origin] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, card: Card, origin: Origin) -> None:
+        """Keep the card; a second card of one name makes that name unusable and is reported with both origins."""
+        kind, known = type(card), self.cards[type(card)]
+        for name in (card.name, *card.aliases):
+            owner = self.aliases[kind].get(name)
+            if owner is not None:
+                origins = self.duplicates.setdefault((kind, name), [known[owner][1]])
+                origins.append(origin)
+                return
+        known[card.name] = (card, origin)
+        self.aliases[kind].update(dict.fromkeys((card.name, *card.aliases), card.name))
+
+    def check_unique(self, kind: type, name: str) -> None:
+        """Raise PluginError, naming every claimant, when two plugins registered `name`."""
+        origins = self.duplicates.get((kind, name))
+        if origins:
+            claimants = " and ".join(f"'{o.plugin}' ({o})" for o in origins)
+            raise PluginError(f"'{name}' is registered by {claimants}; uninstall one or set ADCORE_DISABLE_PLUGINS")
+
+
+def disabled_plugins() -> set[str]:
+    """Names in ADCORE_DISABLE_PLUGINS (comma separated entry-point or distribution names)."""
+    return {name.strip() for name in os.environ.get("ADCORE_DISABLE_PLUGINS", "").split(",") if name.strip()}
+
+
+def discover() -> list[tuple[EntryPoint, Origin]]:
+    """Entry points of the group, without importing any of them."""
+    off = disabled_plugins()
+    found = []
+    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+        distribution = point.dist.name if point.dist else "unknown"
+        version = point.dist.version if point.dist else "?"
+        if point.name not in off and distribution not in off:
+            found.append((point, Origin(point.name, distribution, version)))
+    return found
+
+
+@cache
+def load_plugins() -> Plugins:
+    """Load every installed plugin once; broken ones are listed in `problems` and never stop the others."""
+    plugins = Plugins()
+    _collect(plugins, _builtin(), Origin("adcore", "adcore", _own_version()))
+    for point, origin in discover():
+        try:
+            module = point.load()
+            _collect(plugins, module, origin)
+        except (Exception, SystemExit) as error:  # a plugin may fail in any way; Ctrl-C still passes
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            plugins.problems.append(Problem(origin, reason, traceback.format_exc()))
+        else:
+            plugins.origins.append(origin)
+    return plugins
+
+
+def _collect(plugins: Plugins, module: object, origin: Origin) -> None:
+    """Call the module's hooks and keep their cards, all of them or, on any fault, none."""
+    check_compatible(origin)
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(module)
+    manager.check_pending()
+    cards: list[Card] = []
+    for hook, kind in HOOKS.items():
+        for answer in getattr(manager.hook, hook)():
+            if not isinstance(answer, list | tuple) or not all(isinstance(card, kind) for card in answer):
+                raise PluginError(f"{hook} must return a list of {kind.__name__}, not {_describe(answer)}")
+            cards.extend(answer)
+    if not manager.get_hookcallers(module):
+        raise PluginError("the module implements no adcore hook (decorate them with adcore.hookspecs.hookimpl)")
+    for card in cards:
+        plugins.add(card, origin)
+
+
+def check_compatible(origin: Origin) -> None:
+    """Raise PluginError when the distribution asks for an adcore version other than the installed one."""
+    if origin.distribution in ("adcore", "unknown"):
+        return
+    from importlib.metadata import requires
+
+    own = next((r for r in requires(origin.distribution) or [] if r.replace(" ", "").startswith("adcore")), None)
+    if own is None:
+        return
+    from packaging.requirements import Requirement
+
+    requirement = Requirement(own)
+    if requirement.name == "adcore" and not requirement.specifier.contains(_own_version(), prereleases=True):
+        raise PluginError(f"it needs adcore{requirement.specifier}, but adcore {_own_version()} is installed")
+
+
+def _describe(answer: object) -> str:
+    if isinstance(answer, list | tuple):
+        return "a list of " + ", ".join(sorted({type(item).__name__ for item in answer}))
+    return type(answer).__name__
+
+
+def _builtin() -> object:
+    from adcore import builtin
+
+    return builtin
+
+
+def _own_version() -> str:
+    from adcore import __version__
+
+    return __version__

@@ -1,0 +1,1 @@
+"""Training: the plan, one plain loop, schedules, checkpoints."""

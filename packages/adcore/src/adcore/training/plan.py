@@ -1,0 +1,75 @@
+"""The plan of a fit: everything about training that is not the model's own configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adcore.config import describe_errors, unknown_key_message
+from adcore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from adcore.cards import ModelCard
+    from adcore.model import Optimization
+
+
+class Plan(BaseModel):
+    """How long, in what batches and with which optimizer a model is fitted; checked, and plain data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(8, ge=1)
+    max_steps: int | None = Field(None, ge=1, description="stop after so many batches, whatever the epochs")
+    seed: int = 42
+    num_workers: int = Field(0, ge=0, description="processes that read images")
+    learning_rate: float | None = Field(None, gt=0, description="instead of the model's own")
+    weight_decay: float | None = Field(None, ge=0, description="instead of the model's own")
+    optimizer: str | None = Field(None, description="instead of the model's own: adam, adamw, sgd, ...")
+    scheduler: dict[str, Any] | None = Field(
+        None, description='such as {"type": "steplr", "step_size": 10, "gamma": 0.8}'
+    )
+    clip_norm: float | None = Field(None, gt=0, description="largest total gradient norm")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients are added up for one optimizer step")
+    precision: Literal["float32", "mixed"] = Field("float32", description="mixed: autocast, on CUDA only")
+
+    @classmethod
+    def for_card(cls, card: ModelCard, **overrides: Any) -> Plan:
+        """The card's epochs and batch size with the user's overrides; ConfigError for a wrong key or value."""
+        unknown = [key for key in overrides if key not in cls.model_fields]
+        if unknown:
+            raise ConfigError(unknown_key_message("training", unknown, sorted(cls.model_fields)))
+        given = {key: value for key, value in overrides.items() if value is not None}
+        try:
+            return cls(**{"epochs": card.epochs, "batch_size": card.batch_size, **given})
+        except ValidationError as error:
+            raise ConfigError(f"training: {describe_errors(error)}") from None
+
+    def optimization(
+        self,
+        parameters: Iterable[Any],
+        optimizer: str = "adam",
+        *,
+        learning_rate: float,
+        scheduler: dict[str, Any] | None = None,
+        clip_norm: float | None = None,
+        **options: Any,
+    ) -> Optimization:
+        """The model's own choice of optimizer, schedule and clipping, with this plan's overrides applied.
+
+        `options` go to the optimizer (weight_decay, momentum, betas, ...); they are dropped when the user chose another
+        optimizer, but for weight_decay. `scheduler` is a configuration such as {"type": "cosine", "T_max": 30}.
+        """
+        from adcore.model import Optimization
+        from adcore.training.schedules import build_optimizer, build_scheduler
+
+        name = self.optimizer or optimizer
+        if self.optimizer and self.optimizer != optimizer:
+            options = {key: value for key, value in options.items() if key == "weight_decay"}
+        if self.weight_decay is not None:
+            options["weight_decay"] = self.weight_decay
+        built = build_optimizer(name, parameters, lr=self.learning_rate or learning_rate, **options)
+        schedule, interval = build_scheduler(built, self.scheduler or scheduler)
+        return Optimization(built, schedule, interval, self.clip_norm or clip_norm)
