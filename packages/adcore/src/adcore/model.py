@@ -66,19 +66,12 @@ class Fit:
     plan: Plan
     device: torch.device
     num_images: int  # training images
-    steps_per_epoch: int
     train_batches: Callable[[], Iterable[Batch]]  # one pass over the training images, in fixed order
     val_batches: Callable[[], Iterable[Batch]] | None  # the same over the validation images, where there are any
     log: Callable[[str, float], None]
     progress: Callable[[str, int, int], None]  # what is being done, done, total: for long work inside a hook
     epoch: int = 0  # epochs done
-    step: int = 0  # batches done
-
-    @property
-    def total_steps(self) -> int:
-        """Batches that the whole fit will see."""
-        steps = self.plan.epochs * self.steps_per_epoch
-        return min(steps, self.plan.max_steps) if self.plan.max_steps else steps
+    step: int = 0  # batches done; the whole fit sees plan.total_steps of them
 
 
 class AnomalyModel(nn.Module):

@@ -34,6 +34,15 @@ class Plan(BaseModel):
     clip_norm: float | None = Field(None, gt=0, description="largest total gradient norm")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are added up for one optimizer step")
     precision: Literal["float32", "mixed"] = Field("float32", description="mixed: autocast, on CUDA only")
+    steps_per_epoch: int | None = Field(None, description="set by the trainer, before the optimizers are configured")
+
+    @property
+    def total_steps(self) -> int:
+        """Batches that the whole fit will see."""
+        if self.steps_per_epoch is None:
+            raise ConfigError("plan.total_steps is known only once the trainer has seen the training set")
+        steps = self.epochs * self.steps_per_epoch
+        return min(steps, self.max_steps) if self.max_steps else steps
 
     @classmethod
     def for_card(cls, card: ModelCard, **overrides: Any) -> Plan:
