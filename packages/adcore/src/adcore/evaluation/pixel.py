@@ -1,0 +1,95 @@
+"""Pixel metrics, exact and all from one descending order of the pixel scores.
+
+Every curve below moves only where an anomalous pixel's score is passed: between two such scores false positives alone
+grow. So the order of normal pixels among themselves never matters beyond a count, and no pixel has to carry its label or
+region through the sort: normal scores are sorted as bare float32 values, anomalous ones (few) keep their region's weight,
+and a binary search merges the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from adcore.errors import DataError
+from adcore.evaluation.metrics import Metrics, as_array
+
+PIXEL_METRICS = ("pixel_auroc", "pixel_aupr", "pixel_f1_max", "aupro")
+FPR_LIMIT = 0.3
+
+
+def pixel_metrics(maps: Sequence[Any], masks: Sequence[Any]) -> Metrics:
+    """Pixel AUROC, AUPR (average precision), F1-max and AUPRO over all images together, each in [0, 1].
+
+    `maps`: (H, W) float32 each, raw, higher = more anomalous; `masks`: (H, W) bool each, True = anomalous; sizes may
+    differ from image to image. Leave out images whose mask is not known. AUPRO: per-region overlap, the mean over all
+    8-connected regions of the share that is found, integrated over the false positive rate up to 0.3 and divided by 0.3
+    (Bergmann et al., IJCV 2021).
+    Memory: one float32 copy of the scores, sorted in place, and about eight words for each anomalous pixel.
+    Raises DataError for sizes that differ and for NaN or Inf in a map.
+    """
+    if len(maps) != len(masks):
+        raise DataError(f"{len(maps)} anomaly maps but {len(masks)} masks: leave out images whose mask is not known")
+    normal, anomalous, weights, n_regions = _collect(maps, masks)
+    if not len(maps):
+        return Metrics.undefined(PIXEL_METRICS, "no anomaly map with a known mask")
+    if not anomalous.size or not normal.size:
+        kind = "normal" if anomalous.size else "anomalous"
+        return Metrics.undefined(PIXEL_METRICS, f"no {kind} pixel in the masks")
+
+    normal.sort()  # bare values: numpy sorts them with vector instructions, ten times faster than any argsort
+    score, step = np.unique(anomalous, return_inverse=True)  # ascending; equal scores are one step of every curve
+    found = np.bincount(step)  # anomalous pixels at each step
+    overlap = np.bincount(step, weights) / n_regions  # what each step adds to the per-region overlap
+    fp_before = normal.size - np.searchsorted(normal, score, "right")  # normal pixels strictly above the step
+    fp_after = normal.size - np.searchsorted(normal, score, "left")  # and those that tie with it
+    tp = np.cumsum(found[::-1])[::-1]  # anomalous pixels at or above the step
+
+    fpr_before, fpr_after = fp_before / normal.size, fp_after / normal.size
+    precision = tp / (tp + fp_after)
+    values = (
+        _area(fpr_before, fpr_after, found / anomalous.size, 1.0),
+        found @ precision / anomalous.size,
+        (2 * tp / (tp + fp_after + anomalous.size)).max(),
+        _area(fpr_before, fpr_after, overlap, FPR_LIMIT) / FPR_LIMIT,
+    )
+    return Metrics(
+        {name: float(min(value, 1.0)) for name, value in zip(PIXEL_METRICS, values, strict=True)}
+    )  # 1 + rounding
+
+
+def _area(fpr_before: np.ndarray, fpr_after: np.ndarray, rise: np.ndarray, limit: float) -> float:
+    """Area up to FPR `limit` under the curve that rises by rise[i], linearly, between fpr_before[i] and fpr_after[i]."""
+    width = fpr_after - fpr_before  # 0 unless normal pixels tie with the step
+    inside = np.clip(limit - fpr_before, 0, width)
+    ramp = np.divide(inside**2, 2 * width, out=np.zeros_like(width), where=width > 0)
+    return float(rise @ (ramp + np.maximum(limit - fpr_after, 0)))
+
+
+def _collect(maps: Sequence[Any], masks: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Scores of normal pixels, scores of anomalous pixels, the latter's weights 1/|region|, and the number of regions."""
+    from scipy.ndimage import label
+
+    n_pixels = sum(int(np.prod(np.shape(mask))) for mask in masks)
+    n_anomalous = sum(int(np.count_nonzero(as_array(mask))) for mask in masks)
+    normal = np.empty(n_pixels - n_anomalous, np.float32)
+    anomalous, weights = np.empty(n_anomalous, np.float32), np.empty(n_anomalous)
+    i = j = n_regions = 0
+    for number, (map_, mask) in enumerate(zip(maps, masks, strict=True)):
+        map_, mask = np.asarray(as_array(map_), np.float32), np.asarray(as_array(mask), bool)
+        if map_.shape != mask.shape or map_.ndim != 2:
+            raise DataError(
+                f"anomaly map {number} is {map_.shape} but its mask {mask.shape}: both must be one (height, width)"
+            )
+        if not np.isfinite(map_).all():
+            raise DataError(f"anomaly map {number} holds NaN or Inf; look for NaN in that image, or train again")
+        regions, n = label(mask, structure=np.ones((3, 3))) if mask.any() else (mask, 0)
+        inside = regions[mask]  # region number of each anomalous pixel, from 1
+        n_inside, n_outside = inside.size, mask.size - inside.size
+        anomalous[j : j + n_inside] = map_[mask]
+        weights[j : j + n_inside] = 1 / np.bincount(inside, minlength=1)[inside] if n else 0
+        normal[i : i + n_outside] = map_[~mask] if n else map_.ravel()
+        i, j, n_regions = i + n_outside, j + n_inside, n_regions + n
+    return normal, anomalous, weights, n_regions

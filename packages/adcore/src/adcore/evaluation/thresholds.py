@@ -1,0 +1,99 @@
+"""Thresholds on raw image scores: four ways to choose one, and never a silent choice.
+
+An image is anomalous where score >= threshold (`adcore.evaluation.metrics.is_anomalous`). Scores are float32, and so is every
+threshold that comes out of here: a comparison in float32 and one in float64 then always agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adcore.errors import ConfigError, DataError
+from adcore.evaluation.metrics import checked_scores
+
+STEPS = 1001  # candidates of f1_percentile and f1_grid
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A decision threshold and where it came from."""
+
+    value: float
+    method: str  # the method that gave the value, a key of THRESHOLDS
+    source: str = ""  # the scores it was chosen on: "val", "test", "train"
+    note: str = ""  # what the user has to know: another method was used, or test data
+
+
+def f1_percentile(scores: Any, labels: Any) -> float:
+    """The percentile of all scores with the best F1 of the anomalous class."""
+    scores, labels = checked_scores(scores, labels)
+    return _best_f1(np.percentile(scores, np.linspace(0, 100, STEPS)), scores, labels)
+
+
+def f1_grid(scores: Any, labels: Any) -> float:
+    """The point with the best F1 on a uniform grid from the lowest to the highest score."""
+    scores, labels = checked_scores(scores, labels)
+    return _best_f1(np.linspace(scores.min(), scores.max(), STEPS), scores, labels)
+
+
+def youden(scores: Any, labels: Any) -> float:
+    """The score with the largest J = TPR - FPR on the ROC (Youden, Cancer 1950); the highest of equals."""
+    from sklearn.metrics import roc_curve
+
+    scores, labels = checked_scores(scores, labels)
+    fpr, tpr, thresholds = roc_curve(labels, scores, drop_intermediate=False)
+    return float(thresholds[1:][np.argmax((tpr - fpr)[1:])])  # the first point of the ROC has threshold infinity
+
+
+def normal_p95(scores: Any, labels: Any) -> float:
+    """Just above the 95th percentile of the normal scores; anomalous ones are not looked at.
+
+    At most one normal score in twenty (rounded up) reaches it, whatever ties there are: scores that are all equal do not
+    make all images anomalous.
+    """
+    scores, labels = checked_scores(scores, labels)
+    return float(np.nextafter(np.float32(np.percentile(scores[~labels], 95)), np.float32(np.inf)))
+
+
+THRESHOLDS: dict[str, Callable[[Any, Any], float]] = {
+    "f1_percentile": f1_percentile,
+    "f1_grid": f1_grid,
+    "youden": youden,
+    "normal_p95": normal_p95,
+}
+
+
+def choose_threshold(method: str, scores: Any, labels: Any, source: str = "") -> Threshold:
+    """A threshold by `method` (a key of THRESHOLDS) from (N,) raw scores and (N,) labels, 0 normal and 1 anomalous.
+
+    `source` says which images the scores are of ("val", "test", "train"). Where there is no anomalous one, every method becomes
+    `normal_p95`, and the note says so. Raises ConfigError for an unknown method, DataError without a normal score.
+    """
+    if method not in THRESHOLDS:
+        raise ConfigError(f"unknown threshold method {method!r}; valid ones: {', '.join(THRESHOLDS)}")
+    scores, labels = checked_scores(scores, labels)
+    if labels.all():
+        raise DataError("a threshold needs scores of normal images; add normal images to the validation or test set")
+    notes = []
+    if method != "normal_p95" and not labels.any():
+        notes.append(
+            f"no anomalous image to choose {method} on: the 95th percentile of the normal scores is used instead"
+        )
+        method = "normal_p95"
+    if source == "test":
+        notes.append("chosen on the test set: precision, recall, accuracy and F1 at this threshold are optimistic")
+    return Threshold(THRESHOLDS[method](scores, labels), method, source, "; ".join(notes))
+
+
+def _best_f1(candidates: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> float:
+    """The candidate with the best F1; of several, the one in the middle, as far from both classes as can be."""
+    candidates = candidates.astype(np.float32).astype(np.float64)
+    tp = labels.sum() - np.searchsorted(np.sort(scores[labels]), candidates)
+    fp = (~labels).sum() - np.searchsorted(np.sort(scores[~labels]), candidates)
+    f1 = 2 * tp / np.maximum(tp + fp + labels.sum(), 1)
+    best = np.flatnonzero(f1 == f1.max())
+    return float(candidates[best[len(best) // 2]])
