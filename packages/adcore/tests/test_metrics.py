@@ -123,7 +123,7 @@ def test_decision_includes_the_threshold_itself():
 
 def test_importing_metrics_loads_neither_torch_nor_sklearn_nor_matplotlib():
     code = (
-        "import sys, adcore.evaluation.metrics, adcore.evaluation.pixel, adcore.evaluation.thresholds, adcore.evaluation.report;"
+        "import sys; from adcore.evaluation import metrics, pixel, report, thresholds;"
         "print([m for m in ('torch', 'sklearn', 'matplotlib', 'scipy') if m in sys.modules])"
     )
     assert (

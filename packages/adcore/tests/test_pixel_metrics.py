@@ -1,6 +1,7 @@
 """Pixel metrics: equal to scikit-learn, and AUPRO to a threshold-by-threshold, region-by-region count."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def brute_aupro(maps, masks, limit=0.3) -> float:
         pro = np.mean([(map_[region] >= t).mean() for map_, region in regions])
         curve.append(((normal >= t).mean(), pro))
     area = 0.0
-    for (x0, y0), (x1, y1) in zip(curve, curve[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(curve):
         if x1 > limit:
             if x0 >= limit:
                 break
@@ -129,7 +130,8 @@ def test_undefined_is_null_with_the_reason():
     ]:
         metrics = pixel_metrics([map_], masks)
         assert set(metrics.values.values()) == {None}
-        assert all(reason in text for text in metrics.reasons.values()) and len(metrics.reasons) == 4
+        assert all(reason in text for text in metrics.reasons.values())
+        assert len(metrics.reasons) == 4
     assert "no anomaly map" in pixel_metrics([], []).reasons["aupro"]
 
 

@@ -55,9 +55,8 @@ def pixel_metrics(maps: Sequence[Any], masks: Sequence[Any]) -> Metrics:
         (2 * tp / (tp + fp_after + anomalous.size)).max(),
         _area(fpr_before, fpr_after, overlap, FPR_LIMIT) / FPR_LIMIT,
     )
-    return Metrics(
-        {name: float(min(value, 1.0)) for name, value in zip(PIXEL_METRICS, values, strict=True)}
-    )  # 1 + rounding
+    rounded = np.minimum(values, 1.0)  # a perfect map may sum up to 1 + 2e-16
+    return Metrics(dict(zip(PIXEL_METRICS, rounded.tolist(), strict=True)))
 
 
 def _area(fpr_before: np.ndarray, fpr_after: np.ndarray, rise: np.ndarray, limit: float) -> float:
