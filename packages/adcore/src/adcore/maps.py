@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def upsample(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+def upsample(maps: Tensor, size: tuple[int, int] | torch.Size, align_corners: bool = False) -> Tensor:
     """(B, h, w) -> (B, H, W), bilinear."""
-    return F.interpolate(maps[:, None], tuple(size), mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(maps[:, None], tuple(size), mode="bilinear", align_corners=align_corners)[:, 0]
 
 
 def gaussian_blur(maps: Tensor, sigma: float, kernel_size: int | None = None) -> Tensor:

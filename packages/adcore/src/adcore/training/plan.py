@@ -11,6 +11,8 @@ from adcore.config import describe_errors, unknown_key_message
 from adcore.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
     from adcore.cards import ModelCard
     from adcore.model import Optimization
 
@@ -59,7 +61,7 @@ class Plan(BaseModel):
     def optimization(
         self,
         parameters: Iterable[Any],
-        optimizer: str = "adam",
+        optimizer: str | type[Optimizer] = "adam",
         *,
         learning_rate: float,
         scheduler: dict[str, Any] | None = None,
@@ -68,6 +70,7 @@ class Plan(BaseModel):
     ) -> Optimization:
         """The model's own choice of optimizer, schedule and clipping, with this plan's overrides applied.
 
+        `optimizer` is a name, or a class where the method brings its own.
         `options` go to the optimizer (weight_decay, momentum, betas, ...); they are dropped when the user chose another
         optimizer, but for weight_decay. `scheduler` is a configuration such as {"type": "cosine", "T_max": 30}.
         """

@@ -30,12 +30,15 @@ SCHEDULERS: dict[str, tuple[type[LRScheduler], str]] = {  # the class, and wheth
 }
 
 
-def build_optimizer(name: str, parameters: Iterable[Any], **options: Any) -> Optimizer:
-    """An optimizer by its lower-case name; ConfigError lists the names, or what its options may be."""
-    if name.lower() not in OPTIMIZERS:
+def build_optimizer(name: str | type[Optimizer], parameters: Iterable[Any], **options: Any) -> Optimizer:
+    """An optimizer by its lower-case name, or of a class that a model brings along.
+
+    ConfigError lists the names, or what its options may be.
+    """
+    if isinstance(name, str) and name.lower() not in OPTIMIZERS:
         raise ConfigError(f"unknown optimizer '{name}'; valid ones: {', '.join(OPTIMIZERS)}")
-    kind = OPTIMIZERS[name.lower()]
-    _check_options(kind, options, f"optimizer '{name}'")
+    kind = OPTIMIZERS[name.lower()] if isinstance(name, str) else name
+    _check_options(kind, options, f"optimizer '{name if isinstance(name, str) else name.__name__}'")
     return kind(parameters, **options)
 
 
