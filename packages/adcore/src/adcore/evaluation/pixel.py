@@ -27,7 +27,8 @@ def pixel_metrics(maps: Sequence[Any], masks: Sequence[Any]) -> Metrics:
     differ from image to image. Leave out images whose mask is not known. AUPRO: per-region overlap, the mean over all
     8-connected regions of the share that is found, integrated over the false positive rate up to 0.3 and divided by 0.3
     (Bergmann et al., IJCV 2021).
-    Memory: one float32 copy of the scores, sorted in place, and about eight words for each anomalous pixel.
+    Memory: one float32 copy of the scores, sorted in place, and 130 bytes for each anomalous pixel; where 5 % are
+    anomalous, 2.7 copies of the scores in all.
     Raises DataError for sizes that differ and for NaN or Inf in a map.
     """
     if len(maps) != len(masks):
