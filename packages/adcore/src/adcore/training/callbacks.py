@@ -29,6 +29,9 @@ class Callback:
     def on_fit_end(self, trainer: Trainer) -> None:
         """After the model finished itself, or when training failed."""
 
+    def close(self) -> None:
+        """At the very end of the run, whatever happened."""
+
 
 class ProgressBar(Callback):
     """Epoch, loss, rate and time left on the terminal; silent where there is none."""
@@ -63,6 +66,6 @@ class ProgressBar(Callback):
             self.tasks[what] = self.progress.add_task(what, total=total, info="")
         self.progress.update(self.tasks[what], completed=done, total=total)
 
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """Take the bar away."""
+    def close(self) -> None:
+        """Take the bars away."""
         self.progress.stop()

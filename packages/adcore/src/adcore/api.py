@@ -1,0 +1,88 @@
+"""Training and evaluation from Python, with the signatures people know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adcore import pipeline
+from adcore.pipeline import RunResult
+from adcore.registry import open_dataset
+from adcore.request import DataChoice, choose_model, parse_data
+from adcore.settings import settings
+
+_DATA_KEYS = ("val_split", "val_ratio", "skip_bad")
+_RUN_KEYS = ("device", "overwrite", "threshold", "include_backbone", "callbacks")
+
+
+def train(
+    dataset: str | Sequence[str],
+    category: str | Sequence[str],
+    model: str,
+    *,
+    num_epochs: int | None = None,
+    out: str | Path | None = None,
+    **settings_: Any,
+) -> RunResult | list[RunResult]:
+    """Train `model` on one category, several, or "all" of them, of one dataset ("mvtec" or "mvtec:ROOT") or several.
+
+    One run for each category: a RunResult for one dataset and category, else a list. Keyword settings are the ones of
+    `adcore info MODEL`, of training (batch_size, learning_rate, ...) and of the run (val_split, skip_bad, device, ...).
+    """
+    runs = train_models(dataset, category, [model], num_epochs=num_epochs, out=out, **settings_)
+    single = isinstance(dataset, str) and isinstance(category, str) and category != "all"
+    return runs[0] if single else runs
+
+
+def train_models(
+    dataset: str | Sequence[str],
+    category: str | Sequence[str],
+    models: Sequence[str],
+    *,
+    num_epochs: int | None = None,
+    out: str | Path | None = None,
+    **settings_: Any,
+) -> list[RunResult]:
+    """Train each of `models` on each category; every setting of every run is checked before the first one starts."""
+    data_options = {key: settings_.pop(key) for key in _DATA_KEYS if key in settings_}
+    run_options = {key: settings_.pop(key) for key in _RUN_KEYS if key in settings_}
+    run_options.setdefault("device", settings().device)
+    if num_epochs is not None:
+        settings_["epochs"] = num_epochs
+    choices = [choose_model(model, settings_) for model in models]
+    data = [
+        DataChoice(name, root, one, **data_options)
+        for name, root in map(parse_data, [dataset] if isinstance(dataset, str) else dataset)
+        for one in _categories(name, root, category)
+    ]
+    runs = [(choice, chosen) for chosen in data for choice in choices]
+    results = []
+    for choice, chosen in runs:
+        parts = (choice.card.name, chosen.dataset, chosen.category)
+        if out is None:
+            folder = pipeline.run_folder(settings().output_dir, *parts)
+        else:
+            folder = Path(out) if len(runs) == 1 else Path(out) / "_".join(parts)
+        results.append(pipeline.train(choice, chosen, folder, **run_options))
+    return results
+
+
+def evaluate(
+    artifact: str | Path, dataset: str, category: str, *, out: str | Path | None = None, **options: Any
+) -> RunResult:
+    """Score the test images of a category with a trained model, at the threshold that it was calibrated with."""
+    from adcore import artifact as artifacts
+
+    name, root = parse_data(dataset)
+    data = DataChoice(name, root, category, skip_bad=options.pop("skip_bad", False))
+    loaded = artifacts.load(artifact)
+    parts = ("evaluate", loaded.model.card.name, name, category)
+    folder = Path(out) if out else pipeline.run_folder(settings().output_dir, *parts)
+    return pipeline.evaluate(loaded, data, folder, **{"device": settings().device, **options})
+
+
+def _categories(name: str, root: Path, category: str | Sequence[str]) -> list[str]:
+    if category == "all":
+        return open_dataset(name, str(root)).categories()
+    return [category] if isinstance(category, str) else list(category)

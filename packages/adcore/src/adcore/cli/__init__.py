@@ -1,0 +1,81 @@
+"""The command line: one file a command, imported when the command is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from adcore import __version__
+from adcore.errors import AdcoreError
+
+COMMANDS = {  # name -> one line of help, so that --help imports no command
+    "list-models": "List the installed models.",
+    "info": "Show a model's idea, defaults, settings and needs.",
+    "doctor": "Check the installation: plugins, weights, devices.",
+    "demo": "Train and evaluate on real photographs, without a download.",
+    "train": "Train, evaluate and report.",
+    "evaluate": "Evaluate a trained model on a dataset.",
+    "predict": "Score an image or a folder with a trained model.",
+    "backbones": "Where backbone weights are, and whether they are right.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return import_module(f"adcore.cli.{name.replace('-', '_')}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
+        from adcore.registry import suggest
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no command '{args[0]}'{suggest(args[0], list(COMMANDS))}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="adcore")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Industrial visual anomaly detection: learn from normal images, find and localise what is not."""
+
+
+def main() -> None:
+    """Entry point: an error that a user can cause is one line on stderr and exit code 2."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # also after the command
+    try:
+        cli.main(arguments, prog_name="adcore", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("adcore: interrupted; nothing half-written was left", err=True)
+        sys.exit(130)
+    except AdcoreError as error:
+        if debug:
+            raise
+        click.echo(f"adcore: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:  # `adcore list-models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if debug:
+            raise
+        click.echo(f"adcore: {error.strerror or error}: {error.filename or ''} (--debug shows where)", err=True)
+        sys.exit(2)

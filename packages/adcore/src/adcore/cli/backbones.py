@@ -1,0 +1,55 @@
+"""`adcore backbones list | where | verify`."""
+
+from __future__ import annotations
+
+import click
+
+from adcore.errors import WeightsError
+from adcore.registry import backbone_card, list_backbones, list_models
+
+
+@click.group("backbones")
+def command() -> None:
+    """Where backbone weights are, and whether they are right."""
+
+
+@command.command("list")
+def list_() -> None:
+    """Every known backbone: where its weights are, or that they are missing; which installed models want it."""
+    from adcore.backbones.resolve import find
+
+    wanted: dict[str, int] = {}
+    for card in list_models():
+        for name in card.required_backbones:
+            wanted[backbone_card(name).name] = wanted.get(backbone_card(name).name, 0) + 1
+    for card in list_backbones():
+        found = find(card)
+        place = f"{found.origin}: {found.path}" if found else f"missing ({card.source})"
+        click.echo(f"{card.name:34}{card.size_mb:>6} MB  {wanted.get(card.name, 0):>2} models  {card.licence}")
+        click.echo(f"    {place}")
+
+
+@command.command("where")
+@click.argument("name")
+def where(name: str) -> None:
+    """Print the weights file that would be used for NAME."""
+    from adcore.backbones.resolve import resolve
+
+    click.echo(str(resolve(name).path))
+
+
+@command.command("verify")
+@click.argument("names", nargs=-1)
+def verify(names: tuple[str, ...]) -> None:
+    """Load the weights of NAMES (or of all that are present) into their networks."""
+    from adcore.backbones.features import create_backbone
+    from adcore.backbones.resolve import expected_digest, find, resolve
+
+    present = [card.name for card in list_backbones() if find(card)]
+    if not names and not present:
+        raise WeightsError("no backbone weights are present; see: adcore backbones list")
+    for name in names or present:
+        found = resolve(name)
+        create_backbone(name)
+        known = "as its name says" if expected_digest(found.card, found.path) else "no published value to compare with"
+        click.echo(f"{found.card.name}: ok, {found.path} (sha256 {found.sha256[:16]}..., {known})")

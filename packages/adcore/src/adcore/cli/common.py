@@ -1,0 +1,119 @@
+"""Options and output that several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from adcore.pipeline import RunResult
+
+HEADLINE = (
+    ("image AUROC", "image_auroc"),
+    ("image AUPR", "image_aupr"),
+    ("image F1 max", "image_f1_max"),
+    ("TPR at FPR 1 %", "tpr_at_fpr_1"),
+    ("pixel AUROC", "pixel_auroc"),
+    ("AUPRO", "aupro"),
+)
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--data, --category, --metadata, --skip-bad, --out, --overwrite, --device, --backbone-dir, --json."""
+    options = (
+        click.option("--data", required=True, metavar="NAME:ROOT", help="Dataset layout and folder: mvtec:PATH."),
+        click.option("--category", help="Category; may be left out where there is only one."),
+        click.option("--metadata", type=click.Path(path_type=Path), help="Metadata CSV (dataset `folder`)."),
+        click.option("--skip-bad", is_flag=True, help="Leave unreadable images out, and list them in the results."),
+        *run_options,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+run_options = (
+    click.option("--out", type=click.Path(path_type=Path), help="Folder for the results."),
+    click.option("--overwrite", is_flag=True, help="Write into a folder that holds results."),
+    click.option("--device", default=None, help="auto, cpu, cuda, cuda:1, ..."),
+    click.option("--backbone-dir", type=click.Path(path_type=Path), help="Folder of backbone weights."),
+    click.option("--json", "as_json", is_flag=True, help="Machine-readable output."),
+)
+
+
+def apply_globals(device: str | None, backbone_dir: Path | None) -> str:
+    """Options over settings; the device in force."""
+    from adcore.settings import set_globals, settings
+
+    if backbone_dir:
+        set_globals(backbone_dir=backbone_dir)
+    return device or settings().device
+
+
+def choose_data(
+    data: str,
+    category: str | None,
+    metadata: Path | None,
+    skip_bad: bool,
+    val_split: str = "none",
+    val_ratio: float = 0.2,
+) -> Any:
+    """The DataChoice that the options name; the category may be left out where there is one only."""
+    from adcore.errors import ConfigError
+    from adcore.registry import open_dataset
+    from adcore.request import DataChoice, parse_data
+
+    name, root = parse_data(data)
+    options = {"metadata": metadata} if metadata else {}
+    if category is None:
+        categories = open_dataset(name, str(root), **options).categories()
+        if len(categories) != 1:
+            raise ConfigError(
+                f"{root} has {len(categories)} categories, choose with --category: {', '.join(categories)}"
+            )
+        category = categories[0]
+    return DataChoice(name, root, category, options, val_split, val_ratio, skip_bad)
+
+
+def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """("k=v", ...) to a dict; values are JSON where they can be (true, 0.1, ["layer2"]), else text; a,b is a list."""
+    parsed: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"--set takes KEY=VALUE, not '{pair}'")
+        try:
+            parsed[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[key.strip()] = value.split(",") if "," in value else value
+    return parsed
+
+
+def show_run(result: RunResult, as_json: bool) -> None:
+    """The headline of a run on stdout, or all of it as JSON."""
+    if as_json:
+        click.echo(json.dumps({"folder": str(result.folder), **result.summary}, indent=2, default=str))
+        return
+    summary, metrics = result.summary, result.metrics
+    click.echo(f"{summary['model']} on {summary['dataset']} {summary['category']}")
+    for label, key in HEADLINE:
+        value = metrics.values.get(key)
+        text = f"{value:.4f}" if value is not None else f"n/a ({metrics.reasons.get(key, 'not measured')})"
+        click.echo(f"  {label:16}{text}")
+    timings = summary["timings"]
+    if timings.get("fit_seconds") is not None:
+        click.echo(f"  {'fit':16}{timings['fit_seconds']:.1f} s")
+    if timings.get("ms_per_image") is not None:
+        click.echo(f"  {'predict':16}{timings['ms_per_image']:.1f} ms per image")
+    if summary["threshold"]:
+        threshold = summary["threshold"]
+        click.echo(f"  {'threshold':16}{threshold['value']:.6g} ({threshold['method']} on {threshold['source']})")
+    for note in summary["notes"]:
+        click.echo(f"  note: {note}")
+    if summary["skipped"]:
+        click.echo(f"  skipped {len(summary['skipped'])} unreadable images, listed in result.json")
+    click.echo(f"  report          {result.folder / 'report.html'}")

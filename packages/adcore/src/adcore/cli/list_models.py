@@ -1,0 +1,46 @@
+"""`adcore list-models`: names, families and needs, without importing torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from adcore.cards import ModelCard
+from adcore.plugins import load_plugins
+from adcore.registry import list_models, model_origin
+
+
+@click.command("list-models")
+@click.option("--family", help="Only this family.")
+@click.option("--json", "as_json", is_flag=True, help="Machine readable.")
+def command(family: str | None, as_json: bool) -> None:
+    """List the installed models."""
+    cards = list_models(family)
+    if as_json:
+        click.echo(json.dumps([_entry(card) for card in cards], indent=2, default=list))
+    elif cards:
+        _table(cards)
+    elif family and list_models():
+        families = ", ".join(sorted({card.family for card in list_models()}))
+        raise click.UsageError(f"no installed model is of family '{family}'; families: {families}")
+    else:
+        click.echo("No models are installed. Install a family, e.g.: pip install adm-memory")
+    for problem in load_plugins().problems:
+        click.echo(f"adcore: {problem} (details: adcore doctor)", err=True)
+
+
+def _entry(card: ModelCard) -> dict:
+    origin = model_origin(card.name)
+    return {**asdict(card), "package": origin.distribution, "package_version": origin.version}
+
+
+def _table(cards: list[ModelCard]) -> None:
+    header = ("MODEL", "FAMILY", "YEAR", "METHOD", "NEEDS")
+    rows = [
+        (c.name, c.family, str(c.year), c.title, ", ".join((*c.required_backbones, *c.needs)) or "-") for c in cards
+    ]
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(4)]
+    for row in (header, *rows):
+        click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))

@@ -1,0 +1,50 @@
+"""`adcore predict ARTIFACT IMAGE|FOLDER [--out DIR]`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from adcore.cli.common import apply_globals, run_options
+
+
+@click.command("predict")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--skip-bad", is_flag=True, help="Leave unreadable images out, and list them.")
+def command(
+    artifact: Path,
+    source: Path,
+    skip_bad: bool,
+    out: Path | None,
+    overwrite: bool,
+    device: str | None,
+    backbone_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Score an image or all images below a folder; --out keeps predictions.csv, maps (float TIFF) and overlays."""
+    chosen_device = apply_globals(device, backbone_dir)
+    from adcore.inference.batch import predict_files
+    from adcore.inference.predictor import load
+    from adcore.request import new_folder
+
+    if out:
+        new_folder(out, overwrite)
+    predictor = load(artifact, chosen_device)
+    rows, skipped = predict_files(predictor, source, out, skip_bad)
+    if as_json:
+        click.echo(json.dumps({"predictions": rows, "skipped": skipped}, indent=2))
+        return
+    for row in rows:
+        decision = {None: "no threshold", 0: "normal", 1: "ANOMALOUS"}[row["predicted"]]
+        click.echo(f"{row['score']:12.6g}  {decision:12}  {row['path']}")
+    for entry in skipped:
+        click.echo(f"     skipped  {entry['reason']}", err=True)
+    if out:
+        click.echo(f"written to {out}")
+
+
+for option in reversed(run_options):
+    command = option(command)

@@ -1,0 +1,73 @@
+"""`adcore train MODEL --data mvtec:ROOT --category bottle`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from adcore.cli.common import apply_globals, choose_data, data_options, parse_settings, show_run
+
+
+@click.command("train")
+@click.argument("model")
+@data_options
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any setting of `adcore info MODEL`.")
+@click.option("--epochs", type=int, help="Passes over the training images.")
+@click.option("--batch-size", type=int)
+@click.option("--seed", type=int)
+@click.option("--num-workers", type=int, help="Processes that read images.")
+@click.option("--val-split", type=click.Choice(["none", "from_train", "from_test"]), default="none", show_default=True)
+@click.option("--val-ratio", type=float, default=0.2, show_default=True, help="Part that --val-split takes.")
+@click.option(
+    "--threshold",
+    type=click.Choice(["f1_percentile", "f1_grid", "youden", "normal_p95"]),
+    default="f1_percentile",
+    show_default=True,
+)
+@click.option("--include-backbone", is_flag=True, help="Put the backbone's weights into the model file.")
+def command(
+    model: str,
+    data: str,
+    category: str | None,
+    metadata: Path | None,
+    skip_bad: bool,
+    out: Path | None,
+    overwrite: bool,
+    device: str | None,
+    backbone_dir: Path | None,
+    as_json: bool,
+    pairs: tuple[str, ...],
+    epochs: int | None,
+    batch_size: int | None,
+    seed: int | None,
+    num_workers: int | None,
+    val_split: str,
+    val_ratio: float,
+    threshold: str,
+    include_backbone: bool,
+) -> None:
+    """Train MODEL, evaluate it, and write model.safetensors, result.json, predictions.csv and report.html."""
+    chosen_device = apply_globals(device, backbone_dir)
+    named = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "num_workers": num_workers}
+    overrides = parse_settings(pairs) | {key: value for key, value in named.items() if value is not None}
+    from adcore.request import choose_model  # heavy from here on
+    from adcore.settings import settings
+
+    choice = choose_model(model, overrides)
+    chosen = choose_data(data, category, metadata, skip_bad, val_split, val_ratio)
+    from adcore import pipeline
+    from adcore.training.callbacks import ProgressBar
+
+    folder = out or pipeline.run_folder(settings().output_dir, choice.card.name, chosen.dataset, chosen.category)
+    result = pipeline.train(
+        choice,
+        chosen,
+        folder,
+        device=chosen_device,
+        overwrite=overwrite,
+        threshold=threshold,
+        include_backbone=include_backbone,
+        callbacks=[ProgressBar()],
+    )
+    show_run(result, as_json)

@@ -1,0 +1,79 @@
+"""Predicting files and folders, and writing what was found."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adcore.data.image_io import IMAGE_SUFFIXES
+from adcore.data.samples import DatasetReader, Sample
+from adcore.errors import DataError
+from adcore.evaluation.evaluate import prediction_rows, write_predictions
+from adcore.evaluation.score import ScoredImage, score_samples
+from adcore.files import atomic_path
+from adcore.inference.predictor import Predictor
+
+
+def find_images(source: Path) -> list[Path]:
+    """`source` itself, or all images below it, sorted; DataError when there is none."""
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise DataError(f"{source} does not exist; give an image or a folder of images")
+    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        raise DataError(f"{source} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return found
+
+
+def predict_files(
+    predictor: Predictor, source: Path, out: Path | None = None, skip_bad: bool = False
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Score `source`; rows (path, score, normalized_score, predicted) and skipped files.
+
+    With `out`: predictions.csv, maps/*.tiff (raw float32) and overlays/*.png; on a failure nothing is left there.
+    """
+    samples = [Sample(path, "test", 0, "") for path in find_images(source)]
+    root = source if source.is_dir() else source.parent
+    scoring = score_samples(
+        predictor.model, predictor.preprocess, DatasetReader(root), samples, predictor.device, skip_bad
+    )
+    rows = []
+    for row, image in zip(prediction_rows(scoring, predictor.threshold), scoring.images, strict=True):
+        result = predictor.result(image.score, None)
+        rows.append(
+            {
+                "path": row["path"],
+                "score": row["score"],
+                "normalized_score": result.normalized_score,
+                "predicted": row["predicted"],
+            }
+        )
+    if out:
+        existed = out.exists()
+        try:
+            write_predictions(out / "predictions.csv", rows)
+            high = predictor.artifact.calibration.get("score_range", [None, None])[1]
+            for image in scoring.images:
+                if image.anomaly_map is not None:
+                    _write_map(out, image.sample.image_path.relative_to(root), image, high)
+        except BaseException:
+            if not existed:
+                shutil.rmtree(out, ignore_errors=True)
+            raise
+    return rows, scoring.skipped
+
+
+def _write_map(out: Path, name: Path, image: ScoredImage, high: float | None) -> None:
+    """The raw map as a float TIFF, and the photograph with it drawn over."""
+    import tifffile
+
+    from adcore.evaluation.plots import overlay_figure, save_figure
+
+    stem = name.as_posix().replace("/", "_")  # keeps the suffix: a.png and a.jpg are two files
+    with atomic_path(out / "maps" / f"{stem}.tiff") as temporary:
+        tifffile.imwrite(temporary, image.anomaly_map.astype(np.float32))
+    save_figure(overlay_figure(image.sample.image_path, image.anomaly_map, high), out / "overlays" / f"{stem}.png")

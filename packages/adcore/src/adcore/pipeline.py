@@ -1,0 +1,265 @@
+"""One run from data to report: fit, calibrate, evaluate, save. The command line, Python and experiments all come here."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import adcore
+from adcore import artifact as artifacts
+from adcore.artifact import Artifact
+from adcore.data.dataset import ImageDataset, make_loader
+from adcore.data.samples import Sample, select
+from adcore.data.splits import split_validation
+from adcore.errors import DataError
+from adcore.evaluation import evaluate as evaluation
+from adcore.evaluation.metrics import Metrics
+from adcore.evaluation.score import Scoring, score_samples
+from adcore.files import sha256_file, write_json
+from adcore.registry import create_model, open_dataset
+from adcore.request import DataChoice, ModelChoice, new_folder
+from adcore.training.callbacks import Callback
+from adcore.training.trainer import FitSummary, Trainer, pick_device, seed_everything
+
+THRESHOLD = "f1_percentile"
+HOLD_OUT = 0.1  # part of the training images kept for calibration when there is nothing else
+
+
+@dataclass
+class RunResult:
+    """What a run gave; `folder` holds the files."""
+
+    folder: Path
+    metrics: Metrics
+    summary: dict[str, Any]  # the content of result.json
+    predictions: list[dict[str, Any]] = field(repr=False, default_factory=list)
+
+    @property
+    def artifact(self) -> Path:
+        """The trained model's file."""
+        return self.folder / "model.safetensors"
+
+
+def run_folder(output: Path, *parts: str) -> Path:
+    """A new folder name below `output`: time, then `parts`."""
+    stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+    name = "_".join([stamp, *parts]).replace("/", "-")
+    folder, number = output / name, 2
+    while folder.exists():
+        folder, number = output / f"{name}_{number}", number + 1
+    return folder
+
+
+def train(
+    choice: ModelChoice,
+    data: DataChoice,
+    folder: Path,
+    device: str = "auto",
+    overwrite: bool = False,
+    threshold: str = THRESHOLD,
+    include_backbone: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> RunResult:
+    """Fit, calibrate, evaluate and save; on any failure the folder is as it was before."""
+    chosen_device = pick_device(device)
+    reader = open_dataset(data.dataset, str(data.root), **data.options)
+    samples, notes = split_samples(reader.samples(data.category), data, choice.plan.seed)
+    new_folder(folder, overwrite)
+    seed_everything(choice.plan.seed)
+    model = create_model(choice.card.name, **choice.config)
+    existed = folder.exists()
+    try:
+        fitted, skipped = fit_model(model, choice, data, reader, samples, chosen_device, callbacks)
+        progress = _progress_of(callbacks)
+        splits = {split: select(samples, split) for split in ("val", "test")}
+        scorings = {
+            split: score_samples(model, choice.preprocess, reader, chosen, chosen_device, data.skip_bad, progress)
+            for split, chosen in splits.items()
+        }
+        source = "val" if scorings["val"].images else "test"
+        calibration = evaluation.calibrate(scorings[source], threshold, source)
+        training = {
+            "dataset": data.dataset,
+            "category": data.category,
+            "counts": evaluation.count_samples(samples),
+            "epochs": fitted.epochs,
+            "steps": fitted.steps,
+            "seed": choice.plan.seed,
+        }
+        artifact = Artifact(model, choice.preprocess, calibration, training)
+        clear(folder)
+        header = artifacts.save(folder / "model.safetensors", artifact, include_backbone)
+        run = _summary(choice, data, fitted, scorings, calibration, header, notes)
+        run["skipped"] = [*skipped, *(entry for scoring in scorings.values() for entry in scoring.skipped)]
+        run["artifact_sha256"] = sha256_file(folder / "model.safetensors")
+        return write_results(folder, scorings["test"] if splits["test"] else scorings["val"], run, calibration)
+    except BaseException:
+        if not existed and not (folder / "checkpoints").is_dir():  # a checkpoint is kept, to resume from
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        for callback in callbacks:
+            callback.close()
+
+
+def evaluate(
+    artifact: Artifact, data: DataChoice, folder: Path, device: str = "auto", overwrite: bool = False
+) -> RunResult:
+    """Score the test images of `data` with a trained model, at its own threshold."""
+    new_folder(folder, overwrite)
+    chosen_device = pick_device(device)
+    reader = open_dataset(data.dataset, str(data.root), **data.options)
+    samples = select(reader.samples(data.category), "test")
+    if not samples:
+        raise DataError(
+            f"{data.root} has no test image for category '{data.category}'; use adcore predict for a folder"
+        )
+    artifact.model.to(chosen_device)
+    scoring = score_samples(artifact.model, artifact.preprocess, reader, samples, chosen_device, data.skip_bad)
+    metrics = evaluation.measure(scoring, threshold_of(artifact.calibration))
+    clear(folder)
+    run = {
+        "model": artifact.model.card.name,
+        "dataset": data.dataset,
+        "category": data.category,
+        "data_root": str(data.root),
+        "test": metrics.to_dict(),
+        "test_image_auroc": metrics.values.get("image_auroc"),
+        "threshold": artifact.calibration.get("threshold"),
+        "timings": {"ms_per_image": scoring.ms_per_image},
+        "counts": evaluation.count_samples([image.sample for image in scoring.images]),
+        "config": artifact.model.config,
+        "preprocess": artifact.preprocess.to_dict(),
+        "training": artifact.training,
+        "versions": versions(),
+        "notes": [],
+        "skipped": scoring.skipped,
+    }
+    return write_results(folder, scoring, run, artifact.calibration)
+
+
+def split_samples(samples: list[Sample], data: DataChoice, seed: int) -> tuple[list[Sample], list[str]]:
+    """Apply the wanted validation split; where there is nothing to calibrate on, hold out training images and say so."""
+    if data.val_split != "none":
+        return split_validation(samples, data.val_split, data.val_ratio, seed), []
+    if not select(samples, "test") and not select(samples, "val"):
+        held_out = split_validation(samples, "from_train", HOLD_OUT, seed)
+        count = len(select(held_out, "val"))
+        return held_out, [f"no test images: {count} training images were held out to choose the threshold on"]
+    return samples, []
+
+
+def fit_model(
+    model: Any,
+    choice: ModelChoice,
+    data: DataChoice,
+    reader: Any,
+    samples: list[Sample],
+    device: torch.device,
+    callbacks: Sequence[Callback],
+) -> tuple[FitSummary, list[dict[str, str]]]:
+    """Fit `model` on the training samples; the summary, and the bad files that were skipped."""
+    plan = choice.plan
+    train_samples = select(samples, "train", None if choice.card.supervised else 0)
+    if choice.card.supervised and not any(sample.label for sample in train_samples):
+        raise DataError(f"{choice.card.name} learns from labelled anomalies, and {data.root} has none to train on")
+    dataset = ImageDataset(train_samples, reader, choice.preprocess, skip_bad=data.skip_bad)
+    val_samples = select(samples, "val")
+    val = ImageDataset(val_samples, reader, choice.preprocess, skip_bad=data.skip_bad) if val_samples else None
+
+    def loader(of: ImageDataset, shuffle: bool) -> Any:
+        return make_loader(of, plan.batch_size, shuffle=shuffle, seed=plan.seed, num_workers=plan.num_workers)
+
+    trainer = Trainer(
+        model,
+        plan,
+        loader(dataset, shuffle=True),
+        num_images=len(dataset),
+        device=device,
+        fixed_loader=lambda: loader(dataset, shuffle=False),
+        val_loader=(lambda: loader(val, shuffle=False)) if val else None,
+        callbacks=callbacks,
+    )
+    return trainer.run(), dataset.skipped
+
+
+def clear(folder: Path) -> None:
+    """Remove the results of the run that is being overwritten, first the file that marks it as complete."""
+    for name in ("result.json", "predictions.csv", "report.html", "model.safetensors"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def threshold_of(calibration: dict[str, Any]) -> float | None:
+    """The calibrated threshold, if there is one."""
+    return calibration.get("threshold", {}).get("value")
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    return {"adcore": adcore.__version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _summary(
+    choice: ModelChoice,
+    data: DataChoice,
+    fitted: FitSummary,
+    scorings: dict[str, Scoring],
+    calibration: dict[str, Any],
+    header: dict[str, Any],
+    notes: list[str],
+) -> dict[str, Any]:
+    threshold = threshold_of(calibration)
+    measured = {split: evaluation.measure(scoring, threshold) for split, scoring in scorings.items()}
+    note = calibration.get("threshold", {}).get("note")
+    return {
+        "model": choice.card.name,
+        "dataset": data.dataset,
+        "category": data.category,
+        "data_root": str(data.root),
+        "test": measured["test"].to_dict(),
+        "val": measured["val"].to_dict() if scorings["val"].images else None,
+        "test_image_auroc": measured["test"].values.get("image_auroc"),
+        "val_image_auroc": measured["val"].values.get("image_auroc") if scorings["val"].images else None,
+        "threshold": calibration.get("threshold"),
+        "timings": {
+            "fit_seconds": fitted.seconds,
+            "ms_per_image": scorings["test"].ms_per_image or scorings["val"].ms_per_image,
+        },
+        "counts": header["training"]["counts"],
+        "losses": fitted.losses,
+        "history": fitted.history,
+        "config": choice.config,
+        "plan": choice.plan.model_dump(exclude={"steps_per_epoch"}),
+        "preprocess": choice.preprocess.to_dict(),
+        "backbones": header["backbones"],
+        "versions": versions(),
+        "notes": [*notes, *([f"threshold: {note}"] if note else [])],
+    }
+
+
+def write_results(folder: Path, scoring: Scoring, run: dict[str, Any], calibration: dict[str, Any]) -> RunResult:
+    """predictions.csv, report.html, and last result.json, which marks the run as complete."""
+    from adcore.evaluation.page import write_page
+
+    rows = evaluation.prediction_rows(scoring, threshold_of(calibration))
+    if rows:
+        evaluation.write_predictions(folder / "predictions.csv", rows)
+    write_page(folder / "report.html", scoring, run, rows)
+    write_json(folder / "result.json", run)
+    metrics = Metrics(run["test"]["values"], run["test"]["reasons"])
+    return RunResult(folder, metrics, run, rows)
+
+
+def _progress_of(callbacks: Sequence[Callback]) -> Any:
+    def progress(what: str, done: int, total: int) -> None:
+        for callback in callbacks:
+            callback.on_progress(what, done, total)
+
+    return progress

@@ -1,0 +1,128 @@
+"""What one run is: model, data and settings, with every override checked before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from adcore.cards import ModelCard, load_target
+from adcore.config import checked_config, config_fields, unknown_key_message
+from adcore.errors import ConfigError, DataError
+from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from adcore.registry import backbone_card, model_card
+from adcore.settings import settings
+from adcore.training.plan import Plan
+
+PREPROCESS_KEYS = ("image_size", "crop_size", "normalization", "resize")
+PLAN_KEYS = tuple(key for key in Plan.model_fields if key != "steps_per_epoch")
+SplitMode = Literal["none", "from_train", "from_test"]
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """Where the images of a run come from."""
+
+    dataset: str  # name of a layout
+    root: Path
+    category: str
+    options: dict[str, Any] = field(default_factory=dict)  # of the reader
+    val_split: SplitMode = "none"
+    val_ratio: float = 0.2
+    skip_bad: bool = False
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model card with everything the user changed, checked."""
+
+    card: ModelCard
+    config: dict[str, Any]
+    plan: Plan
+    preprocess: Preprocess
+
+
+def parse_data(spec: str) -> tuple[str, Path]:
+    """ "NAME:ROOT", or "NAME" below the configured dataset_dir, to (name, root)."""
+    name, colon, root = spec.partition(":")
+    if colon and root:
+        return name, Path(root).expanduser()
+    folder = settings().dataset_dir
+    if folder is None:
+        raise ConfigError(f"--data {spec}: give the folder, as in --data {name}:PATH, or set ADCORE_DATASET_DIR")
+    return name, folder / name if (folder / name).is_dir() else folder
+
+
+def choose_model(name: str, overrides: dict[str, Any]) -> ModelChoice:
+    """Sort `overrides` into model, plan and preprocessing settings; ConfigError lists the valid keys."""
+    card = model_card(name)
+    model_class = load_target(card.target)
+    fields = config_fields(model_class)
+    unknown = [key for key in overrides if key not in (*PLAN_KEYS, *PREPROCESS_KEYS, *fields)]
+    if unknown:
+        raise ConfigError(unknown_key_message(card.name, unknown, sorted({*fields, *PLAN_KEYS, *PREPROCESS_KEYS})))
+    config = checked_config(card, model_class, {k: v for k, v in overrides.items() if k in fields})
+    plan_overrides = {k: v for k, v in overrides.items() if k in PLAN_KEYS and k not in fields}
+    plan = Plan.for_card(card, **{"seed": settings().seed, **plan_overrides})
+    chosen = {key: overrides[key] for key in PREPROCESS_KEYS if key in overrides}
+    return ModelChoice(card, config, plan, make_preprocess(card, config, **chosen))
+
+
+def make_preprocess(
+    card: ModelCard,
+    config: dict[str, Any],
+    image_size: Any = None,
+    crop_size: Any = None,
+    normalization: str | None = None,
+    resize: str = "bilinear",
+) -> Preprocess:
+    """The card's preprocessing with the user's changes; the mean and std follow the backbone that is in use."""
+    normalization = normalization or card.normalization
+    if normalization == "none":
+        mean = std = None
+    elif normalization == "imagenet":
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    elif normalization == "backbone":
+        name = config.get("backbone") or next(iter(card.required_backbones), None)
+        if name is None:
+            raise ConfigError(f"{card.name} has no backbone to normalise for; normalization is imagenet or none")
+        backbone = backbone_card(name)
+        mean, std = backbone.mean, backbone.std
+    else:
+        raise ConfigError(f"unknown normalization '{normalization}'; valid ones: backbone, imagenet, none")
+    if resize not in ("bilinear", "nearest"):
+        raise ConfigError(f"unknown resize '{resize}'; valid ones: bilinear, nearest")
+    if image_size is not None and crop_size is None:
+        crop_size = "none"  # the card's crop belongs to the card's size
+    crop = card.crop_size if crop_size is None else (None if crop_size == "none" else crop_size)
+    return Preprocess(
+        size=_size(image_size if image_size is not None else card.image_size, "image_size"),
+        crop=_size(crop, "crop_size") if crop is not None else None,
+        mean=mean,
+        std=std,
+        resize=resize,
+    )
+
+
+def _size(value: Any, key: str) -> tuple[int, int]:
+    """256, "256x320", [256, 320] -> (height, width)."""
+    parts = value.lower().split("x") if isinstance(value, str) else value
+    try:
+        sides = [int(part) for part in parts] if isinstance(parts, list | tuple) else [int(parts)] * 2
+        if len(sides) == 1:
+            sides *= 2
+        height, width = sides
+    except (TypeError, ValueError):
+        raise ConfigError(f"{key}: give one side or HEIGHTxWIDTH, such as 256 or 256x320 (got {value!r})") from None
+    if min(height, width) < 1:
+        raise ConfigError(f"{key}: sides must be at least 1 pixel (got {value!r})")
+    return height, width
+
+
+def new_folder(path: Path, overwrite: bool) -> Path:
+    """`path`, when a run may write there; DataError when it holds something and `overwrite` is off."""
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a file; choose another --out")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise DataError(f"{path} exists and is not empty; choose another --out, or pass --overwrite")
+    return path

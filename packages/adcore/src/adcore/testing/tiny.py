@@ -1,0 +1,56 @@
+"""Small seeded data and a quick fit, for tests that must not need files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from adcore.model import AnomalyModel, Batch
+from adcore.registry import create_model
+from adcore.request import ModelChoice, choose_model
+from adcore.training.trainer import FitSummary, Trainer, seed_everything
+
+
+def tiny_images(count: int, size: tuple[int, int], seed: int = 0, start: int = 0) -> torch.Tensor:
+    """(count, 3, h, w) in [0, 1]: a striped surface with fine noise, every image a little different."""
+    h, w = size
+    images = []
+    for i in range(start, start + count):
+        generator = torch.Generator().manual_seed(1000 * seed + i)
+        phase = torch.rand(1, generator=generator) * 6.28
+        wave = torch.sin(torch.arange(w) * 0.4 + phase).expand(h, w) * 0.2 + 0.5
+        tint = torch.tensor([1.0, 0.9, 0.8])[:, None, None]
+        images.append((wave * tint + 0.05 * torch.randn(3, h, w, generator=generator)).clamp(0, 1))
+    return torch.stack(images)
+
+
+def tiny_batches(
+    count: int, size: tuple[int, int], batch_size: int, anomalous: bool = False, seed: int = 0
+) -> list[Batch]:
+    """Batches of `tiny_images`; with `anomalous`, every second image has a bright square, with its mask."""
+    images = tiny_images(count, size, seed)
+    masks = torch.zeros(count, *size, dtype=torch.bool)
+    if anomalous:
+        h, w = size
+        masks[1::2, h // 4 : h // 2, w // 4 : w // 2] = True
+        images = torch.where(masks[:, None], images.flip(1) * 0.3 + 0.7, images)
+    labels = masks.flatten(1).any(1).long()
+    known = torch.ones(count, dtype=torch.bool)
+    return [
+        Batch(images[i:j], labels[i:j], masks[i:j], known[i:j], [f"tiny_{n}.png" for n in range(i, min(j, count))])
+        for i, j in ((i, i + batch_size) for i in range(0, count, batch_size))
+    ]
+
+
+def fit_tiny(
+    name: str, size: int = 64, images: int = 4, epochs: int = 2, seed: int = 0, **overrides: Any
+) -> tuple[AnomalyModel, FitSummary, ModelChoice]:
+    """Fit the model `name` on tiny images: a fitted model, what the fit did, and the checked choice."""
+    choice = choose_model(name, {"image_size": size, "epochs": epochs, "batch_size": 2, "seed": seed, **overrides})
+    seed_everything(seed)
+    model = create_model(name, **choice.config)
+    batches = tiny_batches(images, choice.preprocess.output_size, choice.plan.batch_size, choice.card.supervised)
+    validation = tiny_batches(2, choice.preprocess.output_size, 1, seed=1)
+    trainer = Trainer(model, choice.plan, batches, images, val_loader=lambda: validation)
+    return model, trainer.run(), choice

@@ -1,0 +1,107 @@
+"""PatchCore: distance to a coreset of normal patch features (Roth et al., CVPR 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+from adcore.backbones.features import FeatureExtractor
+from adcore.maps import gaussian_blur, upsample
+from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
+from pydantic import Field
+from torch import Tensor
+
+from adm_memory.coreset import farthest_first, random_projection
+from adm_memory.neighbours import NearestNeighbours
+
+PROJECTION = 128  # d* of the paper: dimensions in which the coreset is selected
+
+
+def reweight(score: Tensor, to_support: Tensor) -> Tensor:
+    """Image score with the paper's weight (eq. 7): low where the bank is sparse around the nearest patch m*.
+
+    `score` (B,): distance of the most anomalous patch to m*; `to_support` (B, b): its distances to m* (first) and to the
+    nearest neighbours of m* in the bank.
+    """
+    return (1 - F.softmax(to_support, dim=1)[:, 0]) * score
+
+
+class PatchCore(AnomalyModel):
+    """Fills a memory bank with patch features in one pass and keeps a coreset of it."""
+
+    def __init__(
+        self,
+        backbone: Annotated[str, Field(description="pretrained convolutional network")] = "wide_resnet50_2",
+        layers: Annotated[tuple[str, ...], Field(min_length=1, description="its layers, finest first")] = (
+            "layer2",
+            "layer3",
+        ),
+        weights: Annotated[str, Field(description="pretrained, random, or a weights file")] = "pretrained",
+        coreset_ratio: Annotated[float, Field(gt=0, le=1, description="part of the patches that is kept")] = 0.1,
+        num_neighbors: Annotated[int, Field(ge=1, description="b of eq. 7; 1 switches the re-weighting off")] = 9,
+    ) -> None:
+        super().__init__()
+        self.extractor = FeatureExtractor(backbone, layers, weights)
+        self.coreset_ratio, self.num_neighbors = coreset_ratio, num_neighbors
+        self.register_buffer("memory_bank", torch.empty(0))  # M: (m, d)
+        self._index: NearestNeighbours | None = None  # search structure, made from the bank when first needed
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B, 3, H, W) -> locally averaged patch features (B * h * w, d) and the grid (h, w)."""
+        maps = [F.avg_pool2d(features, 3, 1, 1) for features in self.extractor(images)]
+        size = maps[0].shape[-2:]
+        maps = [maps[0], *(F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps[1:])]
+        return torch.cat(maps, 1).permute(0, 2, 3, 1).flatten(0, 2), tuple(size)
+
+    def on_fit_start(self, fit: Fit) -> None:
+        """Forget a bank from before."""
+        self._patches, self._filled, self._images = None, 0, fit.num_images
+        self._index = None
+
+    @torch.no_grad()
+    def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
+        """Copy the batch's patches into one buffer for all images; there is nothing to optimise."""
+        patches, (h, w) = self.embed(batch.images)
+        if self._patches is None:
+            self._patches = patches.new_empty(self._images * h * w, patches.shape[1])
+        self._patches[self._filled : self._filled + len(patches)] = patches
+        self._filled += len(patches)
+        yield from ()
+
+    def on_fit_end(self, fit: Fit) -> None:
+        """Keep the coreset: the patches that greedy farthest-first selection picks."""
+        patches = self._patches[: self._filled]
+        count = max(1, int(len(patches) * self.coreset_ratio))
+        if count < len(patches):
+            generator = torch.Generator().manual_seed(fit.plan.seed)
+            reduced = (
+                random_projection(patches, PROJECTION, generator) if patches.shape[1] > 2 * PROJECTION else patches
+            )
+            start = int(torch.randint(len(patches), (1,), generator=generator))
+            picks = farthest_first(reduced, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
+            patches = patches[picks]
+        self.memory_bank = patches.clone()
+        del self._patches
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Distance of each patch to its nearest in the bank, as a smoothed map; the score is the re-weighted maximum."""
+        patches, (h, w) = self.embed(images)
+        if self._index is None:
+            self._index = NearestNeighbours(self.memory_bank)
+        distances, nearest = (t[:, 0].unflatten(0, (-1, h * w)) for t in self._index.query(patches))  # (B, h * w)
+        worst = distances.argmax(1, keepdim=True)  # the patch m_test,* of each image
+        score = distances.gather(1, worst)[:, 0]
+        if self.num_neighbors > 1:
+            patch = patches.unflatten(0, (-1, h * w))[torch.arange(len(images)), worst[:, 0]]  # (B, d)
+            star = self.memory_bank[nearest.gather(1, worst)[:, 0]]  # m*: (B, d)
+            count = min(self.num_neighbors, len(self.memory_bank))
+            support = self.memory_bank[self._index.query(star, count)[1]]  # N_b(m*): (B, b, d), m* first
+            score = reweight(score, torch.linalg.vector_norm(support - patch[:, None], dim=2))
+        anomaly_map = gaussian_blur(upsample(distances.unflatten(1, (h, w)), images.shape[-2:]), sigma=4.0)
+        return Prediction(score, anomaly_map)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> PatchCore:
+        self._index = None  # the bank moves to another device or type
+        return super()._apply(*args, **kwargs)
