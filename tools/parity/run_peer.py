@@ -1,0 +1,145 @@
+"""Runs anomalib under its own engine, as a black box: fit, predict, seconds, memory and raw maps.
+
+    hatch run parity:python tools/parity/run_peer.py run --model patchcore --data ROOT --dataset mvtec:hazelnut --out DIR
+
+Writes DIR/<name>.json (settings, times, memory, metrics) and DIR/<name>.npz (raw scores and maps, in the order of
+`datasets.read_dataset`).
+"""
+
+import argparse
+import json
+import platform
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def peak_mb() -> float:
+    """Largest resident size of this process so far, in MB (Linux counts ru_maxrss in KB)."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def build_data(tree: Path, batch: int, workers: int):
+    """The peer's data module over a tree made by `datasets.link_tree`; nothing of the test set is used in fitting."""
+    from anomalib.data import Folder
+
+    return Folder(
+        name="parity",
+        root=tree,
+        normal_dir="train/good",
+        normal_test_dir="test/good",
+        abnormal_dir="test/bad",
+        mask_dir="ground_truth/bad",
+        train_batch_size=batch,
+        eval_batch_size=batch,
+        num_workers=workers,
+        val_split_mode="none",
+    )
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    """One fit and one prediction of the whole test set."""
+    import_started = time.perf_counter()
+    import lite0
+    import timm  # noqa: F401  (imported before the peer, so that the patch below is what it sees)
+
+    lite0.install()
+    import peer_models
+    import torch
+    from anomalib.engine import Engine
+    from lightning.pytorch import seed_everything
+
+    report = {
+        "model": arguments.model,
+        "dataset": arguments.dataset,
+        "import_seconds": time.perf_counter() - import_started,
+    }
+    report["peak_mb_after_import"] = peak_mb()
+    from datasets import link_tree, read_dataset
+    from scoring import measure
+
+    train, test = read_dataset(arguments.data, arguments.dataset)
+    seed_everything(arguments.seed, workers=True)
+    model = peer_models.build(arguments.model, arguments.size, arguments.set)
+    timers = peer_models.time_phases()
+    name = arguments.name or f"{arguments.model}_{arguments.dataset.replace(':', '_').replace('.', 'root')}"
+
+    with tempfile.TemporaryDirectory() as scratch:
+        link_tree(train, test, Path(scratch) / "data")
+        data = build_data(Path(scratch) / "data", arguments.batch, arguments.workers)
+        data.setup()
+        engine = Engine(
+            default_root_dir=Path(scratch) / "results", accelerator="cpu", devices=1, logger=False,
+            max_epochs=arguments.epochs or peer_models.EPOCHS.get(arguments.model, 1),
+        )  # fmt: skip
+        started = time.perf_counter()
+        engine.fit(model=model, train_dataloaders=data.train_dataloader())
+        report["fit_seconds"] = time.perf_counter() - started
+        report["phase_seconds"] = dict(timers)
+        report["peak_mb_after_fit"] = peak_mb()
+
+        started = time.perf_counter()
+        batches = engine.predict(model=model, dataloaders=data.test_dataloader())
+        report["predict_seconds"] = time.perf_counter() - started
+        report["predict_seconds_per_image"] = report["predict_seconds"] / len(test)
+        report["peak_mb_after_predict"] = peak_mb()
+
+    paths = [Path(path) for batch in batches for path in batch.image_path]
+    order = np.argsort([int(path.stem) for path in paths])
+    scores = np.concatenate([batch.pred_score.reshape(-1).float().cpu().numpy() for batch in batches])[order]
+    arrays = {"scores": scores}
+    if batches[0].anomaly_map is not None:
+        arrays["maps"] = np.concatenate(
+            [batch.anomaly_map.reshape(-1, *batch.anomaly_map.shape[-2:]).float().cpu().numpy() for batch in batches]
+        )[order]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(arguments.out / f"{name}.npz", **arrays)
+    report |= measure(scores, arrays.get("maps"), test)
+    report |= {
+        "train_images": len(train),
+        "test_images": len(test),
+        "settings": arguments.set,
+        "size": arguments.size,
+        "batch": arguments.batch,
+        "workers": arguments.workers,
+        "seed": arguments.seed,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "versions": peer_models.versions(),
+        "size_of_memory": peer_models.memory_shape(model),
+    }
+    (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("run", help="fit, predict, measure")
+    one.add_argument("--model", required=True)
+    one.add_argument("--data", type=Path, required=True, help="root of the data set")
+    one.add_argument("--dataset", required=True, help="LAYOUT:CATEGORY, as mvtec:hazelnut, visa:macaroni1, mvtec:.")
+    one.add_argument("--out", type=Path, required=True)
+    one.add_argument("--name", help="base name of the files written")
+    one.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="keyword argument of the peer's model"
+    )
+    one.add_argument("--size", type=int, default=256)
+    one.add_argument("--batch", type=int, default=16)
+    one.add_argument("--epochs", type=int)
+    one.add_argument("--workers", type=int, default=0)
+    one.add_argument("--seed", type=int, default=42)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    arguments = parse(argv)
+    print(json.dumps(run(arguments), indent=2))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
