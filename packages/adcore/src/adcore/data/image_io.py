@@ -1,0 +1,88 @@
+"""Reading and writing images and masks as tensors, keeping exactly what the file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from PIL import Image
+from torch import Tensor
+
+from adcore.data.decode import decode
+from adcore.errors import DataError
+from adcore.files import atomic_path
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Decode an image to (3, H, W) float32.
+
+    8-bit values are divided by 255, 16-bit ones by 65535; floating-point TIFF stays as it is, unclipped. Gray becomes
+    three equal channels, alpha is dropped, EXIF orientation is applied. Raises DataError with the path for a file that
+    is missing, empty, truncated or of another kind, and for NaN or infinite values.
+    """
+    values = decode(path).values
+    channels = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)  # (1 or 3, H, W)
+    image = np.empty((3, *channels.shape[1:]), np.float32)
+    target = image[: len(channels)]
+    if np.issubdtype(values.dtype, np.integer):
+        np.divide(channels, np.float32(np.iinfo(values.dtype).max), out=target)  # one pass: convert, scale, reorder
+    else:
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, and is reported
+            target[...] = channels
+        if not np.isfinite(target).all():
+            count = int((~np.isfinite(target)).sum())
+            raise DataError(f"{path}: {count} NaN or infinite values; replace them, or leave it out with --skip-bad")
+    if len(channels) == 1:
+        image[1:] = image[0]
+    return torch.from_numpy(image)
+
+
+def read_mask(path: str | Path) -> Tensor:
+    """Decode a mask to (H, W) bool, True where anomalous.
+
+    In a palette image every colour but black is anomalous. In a gray or RGB image (largest channel) it is every value
+    from half of the range up, so that JPEG noise and the soft edges of a resized mask do not grow the region; but where
+    a lossless file stays below half of the range, its values are class numbers (0, 1, 2, ...), and all but 0 are
+    anomalous. Floating point: from 0.5 up. Raises DataError as `read_image`.
+    """
+    values, kind = decode(path)
+    if values.ndim == 3:
+        values = values.max(axis=2)
+    if values.dtype == bool:
+        mask = values
+    elif np.issubdtype(values.dtype, np.floating):
+        if not np.isfinite(values).all():
+            raise DataError(f"{path}: NaN or infinite values in a mask; save it as 8-bit PNG, 0 normal, 255 anomalous")
+        mask = values >= 0.5
+    else:
+        half = np.iinfo(values.dtype).max // 2 + 1
+        class_numbers = kind == "exact" and values.max() < half
+        mask = values > 0 if kind == "palette" or class_numbers else values >= half
+    return torch.from_numpy(np.ascontiguousarray(mask))
+
+
+def write_image(path: str | Path, image: Tensor) -> None:
+    """Write (3, H, W) or (H, W): float TIFF keeps every value, 8-bit PNG takes bool or values in [0, 1], rounded.
+
+    The suffix decides; the file appears complete or not at all. Raises DataError for another suffix or range.
+    """
+    path = Path(path)
+    values = image.detach().cpu().numpy()
+    values = values.transpose(1, 2, 0) if values.ndim == 3 else values
+    if path.suffix.lower() in (".tif", ".tiff"):
+        with atomic_path(path) as temporary:
+            tifffile.imwrite(
+                temporary, values.astype(np.float32), photometric="rgb" if values.ndim == 3 else "minisblack"
+            )
+        return
+    if path.suffix.lower() != ".png":
+        raise DataError(f"{path}: images are written as .png (8 bits) or .tiff (float32)")
+    values = values.astype(np.float32)
+    if not (values.min() >= 0 and values.max() <= 1):  # also refuses NaN
+        raise DataError(
+            f"{path}: PNG holds values from 0 to 1, these go from {values.min():g} to {values.max():g}; use .tiff"
+        )
+    with atomic_path(path) as temporary:
+        Image.fromarray((values * 255).round().astype(np.uint8)).save(temporary)
