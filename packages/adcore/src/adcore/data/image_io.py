@@ -11,8 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from adcore.data.decode import decode
+from adcore.data.layout import IMAGE_SUFFIXES
 from adcore.errors import DataError
 from adcore.files import atomic_path
+
+__all__ = ["IMAGE_SUFFIXES", "read_image", "read_mask", "write_image"]
 
 
 def read_image(path: str | Path) -> Tensor:

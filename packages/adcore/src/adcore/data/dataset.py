@@ -1,0 +1,172 @@
+"""Samples to batches: decoding, preprocessing, and an order that depends on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from adcore.data.samples import NORMAL, DatasetReader, Sample
+from adcore.data.splits import derive_seed
+from adcore.errors import DataError
+from adcore.model import Batch
+from adcore.preprocess import Preprocess
+
+
+@dataclass
+class Item:
+    """One preprocessed image."""
+
+    image: Tensor  # (3, h, w) float32
+    mask: Tensor | None  # (h, w) bool; all False for a normal image, None for an anomalous one without a mask
+    label: int  # 0 normal, 1 anomalous
+    path: str
+
+
+@dataclass
+class Skipped:
+    """A file that cannot be used, and why."""
+
+    path: str
+    reason: str
+
+
+def read_item(reader: DatasetReader, sample: Sample, preprocess: Preprocess) -> Item:
+    """Decode and preprocess one sample; DataError for a bad file or a mask that is not of its image's size."""
+    image, mask = reader.image(sample), reader.mask(sample)
+    if mask is None and sample.label == NORMAL:
+        size = preprocess.output_size
+        return Item(preprocess(image), torch.zeros(size, dtype=torch.bool), sample.label, str(sample.image_path))
+    if mask is not None and mask.shape != image.shape[1:]:
+        (h, w), (height, width) = mask.shape, image.shape[1:]
+        turned = "; one of them may carry an EXIF rotation" if (h, w) == (width, height) else ""
+        raise DataError(
+            f"{sample.mask_path}: mask of {w}x{h} px for an image of {width}x{height} px{turned}; make it the same size"
+        )
+    return Item(
+        preprocess(image), None if mask is None else preprocess.mask(mask), sample.label, str(sample.image_path)
+    )
+
+
+class ImageDataset(Dataset):
+    """Samples as preprocessed `Item`s.
+
+    A bad file raises DataError; with `skip_bad` the item is a `Skipped` instead, which a loader leaves out of its batch
+    and notes in `skipped`.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], reader: DatasetReader, preprocess: Preprocess, skip_bad: bool = False
+    ) -> None:
+        self.samples, self.reader, self.preprocess, self.skip_bad = list(samples), reader, preprocess, skip_bad
+        self._skipped: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Item | Skipped:
+        sample = self.samples[index]
+        try:
+            return read_item(self.reader, sample, self.preprocess)
+        except DataError as error:
+            if not self.skip_bad:
+                raise
+            return Skipped(str(sample.image_path), str(error))
+
+    @property
+    def skipped(self) -> list[dict[str, str]]:
+        """Files left out so far, each once: path and reason, sorted by path."""
+        return [{"path": path, "reason": reason} for path, reason in sorted(self._skipped.items())]
+
+    def note_skipped(self, skipped: Skipped) -> None:
+        """Remember a bad file; called in the main process, whichever process found it."""
+        self._skipped[skipped.path] = skipped.reason
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Stack items to one Batch."""
+    blank = torch.zeros(items[0].image.shape[1:], dtype=torch.bool)
+    return Batch(
+        images=torch.stack([item.image for item in items]),
+        labels=torch.tensor([item.label for item in items]),
+        masks=torch.stack([blank if item.mask is None else item.mask for item in items]),
+        has_mask=torch.tensor([item.mask is not None for item in items]),
+        paths=[item.path for item in items],
+    )
+
+
+class EpochBatchSampler(Sampler[list[int]]):
+    """Batches of indices, whose order in epoch e depends on (seed, e) alone; it can start in the middle of an epoch."""
+
+    def __init__(self, size: int, batch_size: int, shuffle: bool, seed: int, drop_last: bool = False) -> None:
+        self.size, self.batch_size, self.shuffle, self.seed, self.drop_last = size, batch_size, shuffle, seed, drop_last
+        self.epoch, self.start = 0, 0
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Give epoch `epoch` from batch number `start` on."""
+        self.epoch, self.start = epoch, start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.arange(self.size)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(derive_seed("order", self.seed, self.epoch))
+            order = torch.randperm(self.size, generator=generator)
+        batches = order.split(self.batch_size)[: self._batches]
+        return iter([batch.tolist() for batch in batches[self.start :]])
+
+    def __len__(self) -> int:
+        return max(self._batches - self.start, 0)
+
+    @property
+    def _batches(self) -> int:
+        return self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
+
+
+class Loader:
+    """Batches of an ImageDataset, the same for every number of workers; torch's global random state is left alone."""
+
+    def __init__(self, dataset: ImageDataset, sampler: EpochBatchSampler, num_workers: int) -> None:
+        self.dataset, self.sampler = dataset, sampler
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=_collate_good,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator().manual_seed(derive_seed("workers", sampler.seed)),
+        )
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Give epoch `epoch` from batch number `start` on, in the next iteration."""
+        self.sampler.set_epoch(epoch, start)
+
+    def __len__(self) -> int:
+        """Batches of one epoch, those before the start included."""
+        return self.sampler._batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        good = False
+        for batch, skipped in self._loader:
+            for entry in skipped:
+                self.dataset.note_skipped(entry)
+            if batch is not None:
+                good = True
+                yield batch
+        if not good and self.dataset.skipped and self.sampler.start == 0:
+            first = self.dataset.skipped[0]["reason"]
+            raise DataError(f"all {len(self.dataset)} images had to be skipped; the first: {first}")
+
+
+def _collate_good(items: Sequence[Item | Skipped]) -> tuple[Batch | None, list[Skipped]]:
+    good = [item for item in items if isinstance(item, Item)]
+    return collate(good) if good else None, [item for item in items if isinstance(item, Skipped)]
+
+
+def make_loader(
+    dataset: ImageDataset, batch_size: int, shuffle: bool, seed: int, num_workers: int = 0, drop_last: bool = False
+) -> Loader:
+    """Batches of `dataset`; call `set_epoch` before each pass to get another order, equal for equal (seed, epoch)."""
+    return Loader(dataset, EpochBatchSampler(len(dataset), batch_size, shuffle, seed, drop_last), num_workers)

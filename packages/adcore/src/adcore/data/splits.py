@@ -1,0 +1,51 @@
+"""Validation splits that depend on the seed and the samples alone, not on their order nor on the machine."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Literal
+
+from adcore.data.samples import Sample
+from adcore.errors import ConfigError, DataError
+
+SplitMode = Literal["none", "from_train", "from_test"]
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed in [0, 2**63) for one purpose ("order", 42, epoch 3): equal everywhere, unrelated between purposes."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def split_validation(samples: Sequence[Sample], mode: SplitMode, ratio: float, seed: int) -> list[Sample]:
+    """The samples, in their order, with a share `ratio` of train or of test now of split "val".
+
+    Taken from each category and label on its own, so that proportions stay; at least one of each, and never the last
+    one. Raises ConfigError for a mode or ratio that makes no sense, DataError where there is too little to split.
+    """
+    if mode == "none":
+        return list(samples)
+    if mode not in ("from_train", "from_test"):
+        raise ConfigError(f"val_split '{mode}' is not known; valid ones: none, from_train, from_test")
+    if not 0 < ratio < 1:
+        raise ConfigError(f"val_ratio must be above 0 and below 1, not {ratio}")
+    if any(sample.split == "val" for sample in samples):
+        raise ConfigError(f"the dataset has validation images of its own; use them with val_split none, not {mode}")
+    source = mode.removeprefix("from_")
+    groups: dict[tuple[str, int], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.split == source:
+            groups[sample.category, sample.label].append(sample)
+    chosen: set[Sample] = set()
+    for (category, label), group in groups.items():
+        ranked = sorted(group, key=lambda sample: sample.image_path)
+        keys = {sample: derive_seed(seed, "val", category, label, rank) for rank, sample in enumerate(ranked)}
+        count = min(max(round(ratio * len(group)), 1), len(group) - 1)
+        chosen.update(sorted(group, key=keys.__getitem__)[:count])
+    if not chosen:
+        count = sum(len(group) for group in groups.values())
+        raise DataError(f"cannot take validation images from {count} {source} images; add images or use val_split none")
+    return [replace(sample, split="val") if sample in chosen else sample for sample in samples]
