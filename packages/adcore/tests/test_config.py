@@ -1,0 +1,97 @@
+"""Overrides are checked before anything starts, and the message says what is valid."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+from adcore.cards import ModelCard
+from adcore.config import checked_config, describe_config
+from adcore.errors import ConfigError
+from adcore.request import _size, make_preprocess, parse_data
+from adcore.training.plan import Plan
+from pydantic import Field
+
+
+class Model:
+    def __init__(
+        self,
+        ratio: Annotated[float, Field(gt=0, le=1, description="a part")] = 0.1,
+        layers: tuple[str, ...] = ("a",),
+        count: int | None = None,
+    ) -> None:
+        pass
+
+
+CARD = ModelCard("toy", "x:Y", "toy", "Toy", "none", 2020, "toy", config={"ratio": 0.2}, epochs=3, batch_size=5)
+
+
+def test_card_defaults_lie_over_the_signature_and_overrides_over_both() -> None:
+    assert checked_config(CARD, Model, {}) == {"ratio": 0.2, "layers": ("a",), "count": None}
+    assert checked_config(CARD, Model, {"ratio": "0.5", "layers": ["b", "c"], "count": 3})["layers"] == ("b", "c")
+
+
+def test_an_unknown_key_names_the_valid_ones() -> None:
+    with pytest.raises(ConfigError, match=r"no setting 'ratoi'; did you mean ratio\? valid ones: count, layers, ratio"):
+        checked_config(CARD, Model, {"ratoi": 1})
+
+
+@pytest.mark.parametrize(("key", "value"), [("ratio", 2.0), ("ratio", "much"), ("count", 1.5), ("layers", 3)])
+def test_an_ill_typed_value_is_named_on_one_line(key, value) -> None:
+    with pytest.raises(ConfigError, match=rf"toy: {key}.*got {value!r}") as caught:
+        checked_config(CARD, Model, {key: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_described() -> None:
+    assert ("ratio", "float", 0.2, "a part") in describe_config(CARD, Model)
+
+
+def test_the_plan_takes_the_cards_epochs_and_checks_overrides() -> None:
+    plan = Plan.for_card(CARD, batch_size=2, learning_rate=None)
+    assert (plan.epochs, plan.batch_size, plan.learning_rate) == (3, 2, None)
+    with pytest.raises(ConfigError, match="epochs: .*greater than or equal to 1"):
+        Plan.for_card(CARD, epochs=0)
+    with pytest.raises(ConfigError, match="epoch'; did you mean epochs"):
+        Plan.for_card(CARD, epoch=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "size"), [(256, (256, 256)), ("256x320", (256, 320)), ([64, 96], (64, 96)), ("64", (64, 64))]
+)
+def test_sizes(given, size) -> None:
+    assert _size(given, "image_size") == size
+
+
+@pytest.mark.parametrize("given", ["wide", "1x2x3", 0, [-1, 5], None])
+def test_wrong_sizes(given) -> None:
+    with pytest.raises(ConfigError, match="image_size"):
+        _size(given, "image_size")
+
+
+def test_normalization_follows_the_backbone_in_use() -> None:
+    card = ModelCard("toy", "x:Y", "toy", "Toy", "none", 2020, "toy", config={"backbone": "resnet18"})
+    assert make_preprocess(card, {"backbone": "resnet18"}).mean == (0.485, 0.456, 0.406)
+    assert make_preprocess(card, {"backbone": "tf_efficientnet_lite0"}).mean == (0.5, 0.5, 0.5)
+    assert make_preprocess(card, {}, normalization="none").mean is None
+    with pytest.raises(ConfigError, match="valid ones: backbone, imagenet, none"):
+        make_preprocess(card, {}, normalization="all")
+
+
+def test_a_new_size_drops_the_cards_crop() -> None:
+    card = ModelCard(
+        "toy", "x:Y", "toy", "Toy", "none", 2020, "toy", image_size=448, crop_size=392, normalization="none"
+    )
+    assert make_preprocess(card, {}).output_size == (392, 392)
+    assert make_preprocess(card, {}, image_size=64).output_size == (64, 64)
+    with pytest.raises(ConfigError, match="larger than image_size"):
+        make_preprocess(card, {}, image_size=64, crop_size=65)
+
+
+def test_data_specs(tmp_path, monkeypatch) -> None:
+    assert parse_data(f"mvtec:{tmp_path}") == ("mvtec", tmp_path)
+    with pytest.raises(ConfigError, match="mvtec:PATH"):
+        parse_data("mvtec")
+    monkeypatch.setenv("ADCORE_DATASET_DIR", str(tmp_path))
+    (tmp_path / "mvtec").mkdir()
+    assert parse_data("mvtec") == ("mvtec", tmp_path / "mvtec")
