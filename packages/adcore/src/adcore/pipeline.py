@@ -16,13 +16,15 @@ import adcore
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
 from adcore.data.dataset import ImageDataset, make_loader
-from adcore.data.samples import Sample, select
+from adcore.data.samples import DatasetReader, Sample, select
 from adcore.data.splits import split_validation
 from adcore.errors import DataError
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.metrics import Metrics
+from adcore.evaluation.page import write_page
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.files import sha256_file, write_json
+from adcore.model import AnomalyModel
 from adcore.registry import create_model, open_dataset
 from adcore.request import DataChoice, ModelChoice, new_folder
 from adcore.training.callbacks import Callback
@@ -99,7 +101,8 @@ def train(
         run = _summary(choice, data, fitted, scorings, calibration, header, notes)
         run["skipped"] = [*skipped, *(entry for scoring in scorings.values() for entry in scoring.skipped)]
         run["artifact_sha256"] = sha256_file(folder / "model.safetensors")
-        return write_results(folder, scorings["test"] if splits["test"] else scorings["val"], run, calibration)
+        shown = scorings["test"] if splits["test"] else scorings["val"]
+        return write_results(folder, run, shown, reader, artifact)
     except BaseException:
         if not existed and not (folder / "checkpoints").is_dir():  # a checkpoint is kept, to resume from
             shutil.rmtree(folder, ignore_errors=True)
@@ -142,7 +145,7 @@ def evaluate(
         "notes": [],
         "skipped": scoring.skipped,
     }
-    return write_results(folder, scoring, run, artifact.calibration)
+    return write_results(folder, run, scoring, reader, artifact)
 
 
 def split_samples(samples: list[Sample], data: DataChoice, seed: int) -> tuple[list[Sample], list[str]]:
@@ -157,10 +160,10 @@ def split_samples(samples: list[Sample], data: DataChoice, seed: int) -> tuple[l
 
 
 def fit_model(
-    model: Any,
+    model: AnomalyModel,
     choice: ModelChoice,
     data: DataChoice,
-    reader: Any,
+    reader: DatasetReader,
     samples: list[Sample],
     device: torch.device,
     callbacks: Sequence[Callback],
@@ -244,17 +247,16 @@ def _summary(
     }
 
 
-def write_results(folder: Path, scoring: Scoring, run: dict[str, Any], calibration: dict[str, Any]) -> RunResult:
+def write_results(
+    folder: Path, run: dict[str, Any], scoring: Scoring, reader: DatasetReader, artifact: Artifact
+) -> RunResult:
     """predictions.csv, report.html, and last result.json, which marks the run as complete."""
-    from adcore.evaluation.page import write_page
-
-    rows = evaluation.prediction_rows(scoring, threshold_of(calibration))
+    rows = evaluation.prediction_rows(scoring, threshold_of(artifact.calibration))
     if rows:
         evaluation.write_predictions(folder / "predictions.csv", rows)
-    write_page(folder / "report.html", scoring, run, rows)
+    write_page(folder / "report.html", run, rows, scoring, reader, artifact.preprocess)
     write_json(folder / "result.json", run)
-    metrics = Metrics(run["test"]["values"], run["test"]["reasons"])
-    return RunResult(folder, metrics, run, rows)
+    return RunResult(folder, Metrics(run["test"]["values"], run["test"]["reasons"]), run, rows)
 
 
 def _progress_of(callbacks: Sequence[Callback]) -> Any:

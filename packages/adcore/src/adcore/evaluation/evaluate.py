@@ -11,7 +11,7 @@ from adcore.data.samples import Sample
 from adcore.errors import DataError
 from adcore.evaluation.metrics import Metrics, image_metrics, is_anomalous
 from adcore.evaluation.pixel import pixel_metrics
-from adcore.evaluation.score import ScoredImage, Scoring
+from adcore.evaluation.score import Scoring
 from adcore.evaluation.thresholds import choose_threshold
 from adcore.files import atomic_path
 
@@ -60,20 +60,6 @@ def write_predictions(path: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def most_telling(scoring: Scoring, threshold: float | None, count: int = 8) -> list[ScoredImage]:
-    """Images worth looking at: missed faults and false alarms first, then the surest faults and the closest calls."""
-    if threshold is None:
-        return sorted(scoring.images, key=lambda image: -image.score)[:count]
-
-    def rank(image: ScoredImage) -> tuple[int, float]:
-        wrong = (image.score >= threshold) != bool(image.sample.label)
-        return (0 if wrong else 1 if image.sample.label else 2), -abs(image.score - threshold)
-
-    ordered = sorted(scoring.images, key=rank)
-    wrong = [image for image in ordered if rank(image)[0] == 0][: count // 2]
-    return (wrong + [image for image in ordered if rank(image)[0] != 0])[:count]
 
 
 def count_samples(samples: list[Sample]) -> dict[str, dict[str, int]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adcore.data.dataset import ImageDataset, Item, Skipped
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import DataError
 from adcore.model import AnomalyModel
@@ -87,15 +89,17 @@ def score_samples(
     samples = list(samples)
     scoring, started = Scoring(), time.perf_counter()
     size = 1 if torch.device(device).type == "cpu" else GPU_BATCH
-    for group in _groups(_read_ahead(reader, preprocess, samples), size):
-        good = [(sample, image, mask) for sample, image, mask in group if not isinstance(image, DataError)]
-        for sample, error, _ in group:
-            if isinstance(error, DataError):
+    items = _read_ahead(ImageDataset(samples, reader, preprocess))
+    for group in _groups(zip(samples, items, strict=True), size):
+        for _, item in group:
+            if isinstance(item, Skipped):
                 if not skip_bad:
-                    raise error
-                scoring.skipped.append({"path": str(sample.image_path), "reason": str(error)})
-        results = run_model(model, [image for _, image, _ in good], device) if good else ()
-        for (sample, _, mask), (score, anomaly_map) in zip(good, results, strict=True):
+                    raise DataError(item.reason)
+                scoring.skipped.append(asdict(item))
+        good = [(sample, item) for sample, item in group if isinstance(item, Item)]
+        results = run_model(model, [item.image for _, item in good], device) if good else ()
+        for (sample, item), (score, anomaly_map) in zip(good, results, strict=True):
+            mask = None if item.mask is None else item.mask.numpy()
             scoring.images.append(ScoredImage(sample, score, anomaly_map, mask))
         if progress:
             progress("score", len(scoring.images) + len(scoring.skipped), len(samples))
@@ -108,30 +112,17 @@ def _groups(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield group
 
 
-def _read_ahead(
-    reader: DatasetReader, preprocess: Preprocess, samples: list[Sample]
-) -> Iterator[tuple[Sample, Any, Any]]:
-    """(sample, image or the DataError, mask): one thread decodes while the model works."""
-
-    def read(sample: Sample) -> tuple[Sample, Any, Any]:
-        try:
-            image = preprocess(reader.image(sample))
-            mask = reader.mask(sample)
-        except DataError as error:
-            return sample, error, None
-        if mask is not None:
-            return sample, image, preprocess.mask(mask).numpy()
-        normal = sample.label == 0  # an anomalous image without a mask counts for image metrics only
-        return sample, image, np.zeros(preprocess.output_size, dtype=bool) if normal else None
-
+def _read_ahead(dataset: ImageDataset) -> Iterator[Item | Skipped]:
+    """Items in order: one thread decodes while the model works."""
     with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(read, sample) for sample in samples[:AHEAD]]
+        waiting = deque(pool.submit(dataset.fetch, index) for index in range(min(AHEAD, len(dataset))))
         try:
-            for sample in [*samples[AHEAD:], *[None] * len(waiting)]:
-                done = waiting.pop(0)
-                if sample is not None:
-                    waiting.append(pool.submit(read, sample))
-                yield done.result()
+            for index in range(AHEAD, len(dataset) + AHEAD):
+                done = waiting.popleft().result() if waiting else None
+                if index < len(dataset):
+                    waiting.append(pool.submit(dataset.fetch, index))
+                if done is not None:
+                    yield done
         finally:
             for future in waiting:
                 future.cancel()

@@ -1,0 +1,80 @@
+"""From a run's record to its report page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from adcore.data.samples import DatasetReader
+from adcore.evaluation import plots
+from adcore.evaluation.metrics import Metrics
+from adcore.evaluation.report import PredictionRow, ReportData, ReportFigure, write_report
+from adcore.evaluation.score import Scoring
+from adcore.evaluation.thresholds import Threshold
+from adcore.preprocess import Preprocess
+
+SHOWN = 12  # samples
+
+
+def write_page(
+    path: Path,
+    run: dict[str, Any],
+    rows: list[dict[str, Any]],
+    scoring: Scoring,
+    reader: DatasetReader,
+    preprocess: Preprocess,
+) -> None:
+    """Write report.html for the content of result.json (`run`), its prediction rows and the scored images."""
+    threshold = run["threshold"]
+    value = threshold["value"] if threshold else None
+    figures, panels = [], []
+    if scoring.images:
+        scores, labels = scoring.scores, scoring.labels
+        figures = [
+            ReportFigure("Scores", plots.score_histogram(scores, labels, value), "raw image scores"),
+            ReportFigure("ROC", plots.roc_plot(scores, labels, value), "image level"),
+        ]
+        panels = _panels(scoring, value, reader, preprocess)
+    write_report(
+        path,
+        ReportData(
+            title=f"{run['model']} on {run['dataset']} {run['category']}",
+            subtitle=_subtitle(run["counts"]),
+            metrics=Metrics(run["test"]["values"], run["test"]["reasons"]),
+            threshold=Threshold(**threshold) if threshold else None,
+            timings={key: seconds for key, seconds in run["timings"].items() if seconds is not None},
+            predictions=[PredictionRow(r["path"], r["label"], r["score"], r["predicted"]) for r in rows],
+            figures=figures,
+            panels=panels,
+            skipped=[(entry["path"], entry["reason"]) for entry in run["skipped"]],
+            config={key: run[key] for key in ("config", "plan", "preprocess") if key in run},
+            versions=run["versions"],
+            notes=run["notes"],
+        ),
+    )
+
+
+def _panels(
+    scoring: Scoring, threshold: float | None, reader: DatasetReader, preprocess: Preprocess
+) -> list[ReportFigure]:
+    """The samples worth looking at, as the model sees them but for the normalisation of values."""
+    view = replace(preprocess, mean=None, std=None)
+    maps = [image.anomaly_map for image in scoring.images if image.anomaly_map is not None]
+    colours = plots.shared_range(maps) if maps else None
+    panels = []
+    for index, why in plots.pick_samples(scoring.scores, scoring.labels, threshold, SHOWN):
+        image = scoring.images[index]
+        photo = view(reader.image(image.sample))
+        figure = plots.sample_panel(photo, image.anomaly_map, image.mask, colours)
+        name = f"{image.sample.defect}/{image.sample.image_path.name}"
+        panels.append(ReportFigure(f"{why}: {name}", figure, f"score {image.score:.4g}", kind="jpeg"))
+    return panels
+
+
+def _subtitle(counts: dict[str, dict[str, int]]) -> str:
+    parts = []
+    for split, by_label in counts.items():
+        anomalous = f" and {by_label['anomalous']} anomalous" if by_label["anomalous"] else ""
+        parts.append(f"{split}: {by_label['normal']} normal{anomalous}")
+    return ", ".join(parts)
