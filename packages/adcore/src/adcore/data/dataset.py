@@ -68,12 +68,17 @@ class ImageDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item | Skipped:
+        item = self.fetch(index)
+        if isinstance(item, Skipped) and not self.skip_bad:
+            raise DataError(item.reason)
+        return item
+
+    def fetch(self, index: int) -> Item | Skipped:
+        """The item, or why there is none; never a DataError, which would lose its one clear line in a worker process."""
         sample = self.samples[index]
         try:
             return read_item(self.reader, sample, self.preprocess)
         except DataError as error:
-            if not self.skip_bad:
-                raise
             return Skipped(str(sample.image_path), str(error))
 
     @property
@@ -131,7 +136,7 @@ class Loader:
     def __init__(self, dataset: ImageDataset, sampler: EpochBatchSampler, num_workers: int) -> None:
         self.dataset, self.sampler = dataset, sampler
         self._loader = DataLoader(
-            dataset,
+            _Fetch(dataset),
             batch_sampler=sampler,
             num_workers=num_workers,
             collate_fn=_collate_good,
@@ -151,6 +156,8 @@ class Loader:
         good = False
         for batch, skipped in self._loader:
             for entry in skipped:
+                if not self.dataset.skip_bad:
+                    raise DataError(entry.reason)
                 self.dataset.note_skipped(entry)
             if batch is not None:
                 good = True
@@ -158,6 +165,14 @@ class Loader:
         if not good and self.dataset.skipped and self.sampler.start == 0:
             first = self.dataset.skipped[0]["reason"]
             raise DataError(f"all {len(self.dataset)} images had to be skipped; the first: {first}")
+
+
+class _Fetch(Dataset):
+    def __init__(self, dataset: ImageDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Item | Skipped:
+        return self.dataset.fetch(index)
 
 
 def _collate_good(items: Sequence[Item | Skipped]) -> tuple[Batch | None, list[Skipped]]:
