@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import pytest
 
@@ -28,7 +29,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture(autouse=True)
 def _clean_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees another's globals, the developer's environment, or weights in the developer's home."""
-    from adcore import settings
+    settings = import_module("adcore.settings")  # the package's attribute of that name may be the function
 
     monkeypatch.setattr(settings, "_globals", {})
     for key in settings._KEYS:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images: ADCORE_TEST_DATA, or ../shared/data as seen from the repository."""
+    folder = Path(os.environ.get("ADCORE_TEST_DATA") or Path(__file__).resolve().parents[4] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real test images in {folder}; set ADCORE_TEST_DATA to their folder")
+    return folder
 
 
 @pytest.fixture
@@ -28,7 +40,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture(autouse=True)
 def _clean_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees another's globals, the developer's environment, or weights in the developer's home."""
-    from adcore import settings
+    settings = import_module("adcore.settings")  # the package's attribute of that name may be the function
 
     monkeypatch.setattr(settings, "_globals", {})
     for key in settings._KEYS:
