@@ -220,7 +220,6 @@ def _summary(
 ) -> dict[str, Any]:
     threshold = threshold_of(calibration)
     measured = {split: evaluation.measure(scoring, threshold) for split, scoring in scorings.items()}
-    note = calibration.get("threshold", {}).get("note")
     return {
         "model": choice.card.name,
         "dataset": data.dataset,
@@ -243,7 +242,7 @@ def _summary(
         "preprocess": choice.preprocess.to_dict(),
         "backbones": header["backbones"],
         "versions": versions(),
-        "notes": [*notes, *([f"threshold: {note}"] if note else [])],
+        "notes": notes,
     }
 
 

@@ -50,8 +50,9 @@ def create_backbone(name: str, weights: str = "pretrained", frozen: bool = True,
     Raises WeightsError when weights are missing or do not fit.
     """
     card = backbone_card(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings().seed)
+    with torch.random.fork_rng(devices=[], enabled=frozen):  # a student is drawn like every other trained layer
+        if frozen:
+            torch.manual_seed(settings().seed)
         net = timm.create_model(card.architecture, pretrained=False, **timm_options)
     if weights == "random" or _deferred.get():
         info = WeightsInfo(card.name, "random", None)

@@ -112,6 +112,8 @@ def show_run(result: RunResult, as_json: bool) -> None:
     if summary["threshold"]:
         threshold = summary["threshold"]
         click.echo(f"  {'threshold':16}{threshold['value']:.6g} ({threshold['method']} on {threshold['source']})")
+        if threshold["note"]:
+            click.echo(f"  note: {threshold['note']}")
     for note in summary["notes"]:
         click.echo(f"  note: {note}")
     if summary["skipped"]:
