@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 import torch
+from adcore.model import AnomalyModel, Batch
+from adcore.training.plan import Plan
 from safetensors import safe_open
 
 HERE = Path(__file__).parent
@@ -56,9 +58,37 @@ class Golden:
         different = {name: (ours[name], theirs[name]) for name in ours if list(ours[name]) != list(theirs[name])}
         assert not different, f"shapes differ (ours, theirs): {different}"
 
+    def fill_couplings(self, module: torch.nn.Module, renames=(), **options) -> None:
+        """`fill_module` for flows whose couplings keep the peer's permutation matrix `w_perm` as an index."""
+        self.fill_module(module, renames, keep=r"\.permutation$", unused=r"\.w_perm(_inv)?$", **options)
+        shapes = dict(self.facts["parameters"])
+        for name, buffer in module.named_buffers():
+            if name.endswith(".permutation"):
+                label = self.fill.canonical(name, renames).replace(".permutation", ".w_perm")
+                matrix = self.fill.tensor(label, tuple(shapes[label])).flatten(1)  # y = matrix @ x
+                buffer.copy_(matrix.argmax(1))
+
+    def train(self, model: AnomalyModel, plan: Plan) -> torch.Tensor:
+        """Train `model` on the batches, an optimizer step for each Update; the losses (updates,) float64."""
+        losses = []
+        optimizations = model.train().configure_optimizers(plan)
+        for step, images in enumerate(self.train_batches()):
+            masks = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
+            labels, paths = torch.zeros(len(images), dtype=torch.long), [f"{i}.png" for i in range(len(images))]
+            for update in model.training_step(Batch(images, labels, masks, labels.bool(), paths), step):
+                optimizer = optimizations[update.optimizer].optimizer
+                optimizer.zero_grad()
+                update.loss.backward()
+                optimizer.step()
+                losses.append(update.loss.detach().double())
+        return torch.stack(losses)
+
     def assert_map_close(self, ours: torch.Tensor, key: str = "map", tolerance: float = 1e-4) -> None:
-        """Largest difference within `tolerance` times the range of the stored tensor."""
+        """Largest difference within `tolerance` times the range of the stored tensor; maps may be stored thinned out."""
         theirs = self.tensors[key].double()
+        if key.startswith("map"):
+            stride = self.facts.get("map_stride", 1)
+            ours = ours[:, ::stride, ::stride]
         assert ours.shape == theirs.shape, f"{key}: shape {tuple(ours.shape)}, stored {tuple(theirs.shape)}"
         scale = (theirs.max() - theirs.min()).clamp(min=theirs.abs().max() * 1e-3).item()
         worst = (ours.detach().double() - theirs).abs().max().item()

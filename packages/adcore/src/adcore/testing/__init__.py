@@ -1,6 +1,6 @@
 """For plugin authors: the conformance kit and small data to test with. Needs pytest."""
 
 from adcore.testing.conformance import ModelConformance
-from adcore.testing.tiny import fit_tiny, tiny_batches
+from adcore.testing.tiny import fit_tiny, tiny_batches, write_tiny_mvtec
 
-__all__ = ["ModelConformance", "fit_tiny", "tiny_batches"]
+__all__ = ["ModelConformance", "fit_tiny", "tiny_batches", "write_tiny_mvtec"]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from adcore.model import AnomalyModel, Batch
 from adcore.registry import create_model
 from adcore.request import ModelChoice, choose_model
 from adcore.training.trainer import FitSummary, Trainer, seed_everything
+
+SIDE = 64  # of the images that are written
 
 
 def tiny_images(count: int, size: tuple[int, int], seed: int = 0, start: int = 0) -> torch.Tensor:
@@ -54,3 +59,21 @@ def fit_tiny(
     validation = tiny_batches(2, choice.preprocess.output_size, 1, seed=1)
     trainer = Trainer(model, choice.plan, batches, images, val_loader=lambda: validation)
     return model, trainer.run(), choice
+
+
+def write_tiny_mvtec(root: Path, category: str = "part", train: int = 6, normal: int = 3, anomalous: int = 3) -> Path:
+    """A striped surface in MVTec layout; defects are bright squares with exact masks."""
+    images = (tiny_images(train + normal + anomalous, (SIDE, SIDE)).permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
+    folders = ["train/good"] * train + ["test/good"] * normal + ["test/spot"] * anomalous
+    for number, (folder, image) in enumerate(zip(folders, images, strict=True)):
+        path = root / category / folder / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if folder == "test/spot":
+            image[20:36, 24:40] = 255
+            mask = np.zeros((SIDE, SIDE), np.uint8)
+            mask[20:36, 24:40] = 255
+            target = root / category / "ground_truth" / "spot" / f"{number:03}_mask.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(target)
+        Image.fromarray(image).save(path)
+    return root

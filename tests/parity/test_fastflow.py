@@ -1,0 +1,41 @@
+"""FastFlow against anomalib's answers."""
+
+import pytest
+import torch
+from adcore.training.plan import Plan
+from adm_flow.fastflow import FastFlow
+
+RENAMES = [(r"^features\.net\.", "backbone."), (r"\.module_list\.", ".")]
+
+
+@pytest.fixture
+def filled(golden):
+    """Our model with the parameters of the golden file."""
+    stored = golden("fastflow")
+    model = FastFlow(weights="random", layers=("layer1", "layer2", "layer3"), **stored.facts["options"])
+    for name, norm in zip(("4", "8", "16"), model.norms, strict=True):
+        size = stored.facts["input"]["shape"][-1] // int(name)
+        norm.weight.data, norm.bias.data = (p.data.expand(-1, size, size).clone() for p in (norm.weight, norm.bias))
+    stored.fill_couplings(model, RENAMES)
+    model.fitted = True
+    return model, stored
+
+
+def test_maps_and_scores(filled):
+    model, stored = filled
+    with torch.no_grad():
+        prediction = model.eval()(stored.input())
+    stored.assert_map_close(prediction.anomaly_map)
+    stored.assert_relative(prediction.score, "score")
+
+
+def test_losses_of_five_steps(filled):
+    model, stored = filled
+    peer = stored.facts["optimizer"]
+    optimizer = model.configure_optimizers(Plan())["main"].optimizer
+    assert type(optimizer).__name__ == peer["class"]
+    for key in ("lr", "weight_decay"):
+        assert optimizer.defaults[key] == peer["groups"][0][key]
+    stored.assert_relative(stored.train(model, Plan()), "losses")
+    with torch.no_grad():
+        stored.assert_map_close(model.eval()(stored.input()).anomaly_map, "map_after")

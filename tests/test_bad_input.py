@@ -1,0 +1,161 @@
+"""What a user can do wrong is one clear line with exit code 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from adcore.testing.tiny import SIDE, write_tiny_mvtec
+
+MODEL = "padim-resnet18"
+RANDOM = ("--set", "weights=random", "--set", f"image_size={SIDE}")  # no accuracy is looked at here
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return write_tiny_mvtec(tmp_path / "data")
+
+
+@pytest.fixture
+def fails(run_cli, tmp_path):
+    """Run a command that must fail with one line; returns the line. The results folder must not exist afterwards."""
+
+    def run(*arguments: object) -> str:
+        code, _, err = run_cli(*arguments)
+        assert code == 2, err
+        assert "Traceback" not in err
+        lines = [line for line in err.strip().splitlines() if line.strip()]
+        assert len(lines) == 1, err
+        assert not (tmp_path / "run").exists()
+        return lines[0]
+
+    return run
+
+
+def train(data: Path | str, tmp_path: Path, *more: object, model: str = MODEL) -> tuple[object, ...]:
+    return ("train", model, "--data", f"mvtec:{data}", "--category", "part", "--out", tmp_path / "run", *RANDOM, *more)
+
+
+def test_missing_dataset_folder_says_the_layout(fails, tmp_path) -> None:
+    line = fails(*train(tmp_path / "nowhere", tmp_path))
+    assert "nowhere" in line
+    assert "train/good" in line
+
+
+def test_a_folder_of_another_layout_says_what_was_found(fails, tmp_path) -> None:
+    (tmp_path / "data" / "holiday").mkdir(parents=True)
+    assert "holiday" in fails(*train(tmp_path / "data", tmp_path))
+
+
+def test_no_normal_training_image(fails, tmp_path) -> None:
+    write_tiny_mvtec(tmp_path / "data", train=0)
+    assert "train" in fails(*train(tmp_path / "data", tmp_path))
+
+
+def test_unknown_model_suggests_the_nearest(fails, data, tmp_path) -> None:
+    assert "did you mean padim" in fails(*train(data, tmp_path, model="padimm"))
+
+
+def test_unknown_override_lists_the_valid_ones(fails, data, tmp_path) -> None:
+    line = fails(*train(data, tmp_path, "--set", "n_featurs=5"))
+    assert "did you mean n_features" in line
+    assert "regularization" in line
+    assert "image_size" in line
+
+
+@pytest.mark.parametrize(
+    "setting", ["n_features=many", "n_features=0", "epochs=0", "image_size=wide", "batch_size=1.5"]
+)
+def test_an_ill_typed_override_is_named(fails, data, tmp_path, setting) -> None:
+    assert setting.split("=")[0] in fails(*train(data, tmp_path, "--set", setting))
+
+
+def test_missing_weights_say_what_to_get(fails, data, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("adcore.backbones.resolve.find", lambda card: None)
+    line = fails("train", MODEL, "--data", f"mvtec:{data}", "--category", "part", "--out", tmp_path / "run")
+    assert "resnet18-f37072fd.pth" in line
+    assert "adcore backbones verify" in line
+
+
+def test_unknown_category_suggests_the_nearest(fails, data, tmp_path) -> None:
+    arguments = list(train(data, tmp_path))
+    arguments[arguments.index("part")] = "prat"
+    assert "part" in fails(*arguments)
+
+
+def damage(path: Path, how: str) -> Path:
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+        path = path.with_suffix(".tiff")
+        tifffile.imwrite(path, np.full((SIDE, SIDE), np.nan, np.float32))
+    return path
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "nan"])
+@pytest.mark.parametrize("folder", ["train/good", "test/good"])
+def test_a_bad_image_is_named_or_skipped_and_counted(fails, run_cli, data, tmp_path, how, folder) -> None:
+    bad = damage(sorted((data / "part" / folder).iterdir())[0], how)
+    assert str(bad) in fails(*train(data, tmp_path))
+    code, out, err = run_cli(*train(data, tmp_path, "--skip-bad"))
+    assert code == 0, err
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [entry["path"] for entry in result["skipped"]] == [str(bad)]
+    assert "skipped 1" in out
+
+
+def test_an_existing_folder_is_not_overwritten_unasked(run_cli, data, tmp_path) -> None:
+    assert run_cli(*train(data, tmp_path))[0] == 0
+    before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    code, _, err = run_cli(*train(data, tmp_path))
+    assert code == 2
+    assert "--overwrite" in err
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
+    assert run_cli(*train(data, tmp_path, "--overwrite"))[0] == 0
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns > before
+
+
+def test_evaluate_and_predict_refuse_what_is_no_artifact(run_cli, data, tmp_path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\x80\x04rubbish")
+    for command in (
+        ("evaluate", tmp_path / "model.safetensors", "--data", f"mvtec:{data}", "--category", "part"),
+        ("predict", tmp_path / "model.safetensors", data),
+    ):
+        code, _, err = run_cli(*command)
+        assert code == 2
+        assert "pickle" in err
+
+
+def test_debug_shows_the_traceback(run_cli, tmp_path) -> None:
+    from adcore.errors import DataError
+
+    with pytest.raises(DataError):
+        run_cli(*train(tmp_path / "nowhere", tmp_path), "--debug")
+
+
+def test_ctrl_c_leaves_nothing_behind(data, tmp_path) -> None:
+    command = [sys.executable, "-c", "from adcore.cli import main; main()"]
+    process = subprocess.Popen(
+        [*command, *map(str, train(data, tmp_path, "--set", "image_size=512"))], stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(4.0)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    if process.returncode == 0:
+        pytest.skip("the run was over before the interrupt")
+    assert process.returncode == 130, err
+    assert "interrupted" in err
+    left = list((tmp_path / "run").rglob("*")) if (tmp_path / "run").exists() else []
+    assert not left, left
