@@ -1,0 +1,70 @@
+"""Every code block of the README and the docs is executed, in an empty folder, in the order of its page.
+
+`python` and `sh` blocks run; `text`, `toml` and `json` blocks are shown output or file contents (an info string such as
+```toml pyproject.toml``` writes the block to that file first).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "README.ko.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += sorted((ROOT / "packages").glob("*/README.md"))
+BLOCK = re.compile(r"^```(\w+)[ ]?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SET_UP = {  # the two commands that made this environment, or would make another one inside it
+    "pip install hatch && hatch run demo",
+    "pip install hatch && hatch run test",
+}
+
+
+def blocks(page: Path) -> list[tuple[str, str, str]]:
+    """(language, info, code) of each fenced block."""
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def test_every_fence_has_a_language_that_is_known() -> None:
+    for page in PAGES:
+        fences = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("```")]
+        assert len(fences) == 2 * len(blocks(page)), f"{page.name}: a code block without a language"
+        assert {language for language, *_ in blocks(page)} <= {"sh", "python", "text", "toml", "json", "yaml"}, page.name
+
+
+def test_ci_runs_the_readmes_test_command_and_nothing_else() -> None:
+    commands = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line and line[0] not in "#sc"]
+    assert commands == ["pip install hatch && hatch run test"]
+    assert all(f"\n{command}\n" in (ROOT / "README.md").read_text() for command in SET_UP)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """An empty folder with a photograph-like dataset `data/part` in it, as a user would have one."""
+    from adcore.testing import write_tiny_mvtec
+
+    write_tiny_mvtec(tmp_path / "data")
+    environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_blocks_run(page, folder) -> None:
+    for language, info, code in blocks(page):
+        if info and language in ("toml", "json", "yaml", "python"):
+            (folder / info).parent.mkdir(parents=True, exist_ok=True)
+            (folder / info).write_text(code, encoding="utf-8")
+        elif language in ("sh", "python"):
+            lines = [line for line in code.splitlines() if line.strip() not in SET_UP]
+            script = folder / f"block.{language}"
+            script.write_text("\n".join(lines), encoding="utf-8")
+            runner = [sys.executable] if language == "python" else [shutil.which("bash"), "-euo", "pipefail"]
+            done = subprocess.run([*runner, script.name], cwd=folder, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{page.name}:\n{code}\n{done.stdout}\n{done.stderr}"
