@@ -27,7 +27,7 @@ class Pixels(NamedTuple):
     """A decoded file, upright and without alpha."""
 
     values: np.ndarray  # (H, W) or (H, W, 3): bool, uint8, uint16 or floating point
-    kind: str  # "exact", "lossy" (JPEG, WebP) or "palette" (values are then the colours)
+    kind: str  # "exact", "lossy" (JPEG, WebP), "palette" (values are the colours) or "ink" (one bit, 1 is black)
 
 
 def decode(path: str | Path) -> Pixels:
@@ -66,7 +66,7 @@ def _decode_pillow(file: IO[bytes], path: Path) -> Pixels:
     with Image.open(file, formats=FORMATS) as image:
         if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
             raise DataError(f"{path}: an animation of {image.n_frames} frames; save each frame as an image of its own")
-        image.load()
+        image.load()  # turns a TIFF upright by itself, and then has no orientation any more
         orientation = image.getexif().get(ORIENTATION, 1)
         kind = "lossy" if image.format in ("JPEG", "MPO", "WEBP") else "exact"
         if image.mode in ("P", "PA"):
@@ -117,7 +117,9 @@ def _decode_tiff(file: IO[bytes], path: Path) -> Pixels:
                 orientation = page.tags.valueof(ORIENTATION, 1)
                 return Pixels(_upright(_without_alpha(values, path), orientation), "exact")
     file.seek(0)
-    return _decode_pillow(file, path)  # up to 8 bits, and single channels of any depth, Pillow is lossless
+    pixels = _decode_pillow(file, path)  # up to 8 bits, and single channels of any depth, Pillow is lossless
+    ink = page.bitspersample == 1 and page.photometric.name == "MINISWHITE"
+    return pixels._replace(kind="ink") if ink else pixels
 
 
 def _tifffile_values(page: tifffile.TiffPage, path: Path) -> np.ndarray | None:

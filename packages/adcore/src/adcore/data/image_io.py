@@ -54,7 +54,7 @@ def read_mask(path: str | Path) -> Tensor:
     if values.ndim == 3:
         values = values.max(axis=2)
     if values.dtype == bool:
-        mask = values
+        mask = ~values if kind == "ink" else values.copy()  # tifffile writes bool masks so: marked is 1, shown as black
     elif np.issubdtype(values.dtype, np.floating):
         if not np.isfinite(values).all():
             raise DataError(f"{path}: NaN or infinite values in a mask; save it as 8-bit PNG, 0 normal, 255 anomalous")
