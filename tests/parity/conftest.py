@@ -25,6 +25,13 @@ def load_module(path: Path) -> ModuleType:
     return module
 
 
+def normal_batch(images: torch.Tensor) -> Batch:
+    """Images (B, 3, H, W) as a batch without anomalies."""
+    masks = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
+    labels, paths = torch.zeros(len(images), dtype=torch.long), [f"{i}.png" for i in range(len(images))]
+    return Batch(images, labels, masks, labels.bool(), paths)
+
+
 @dataclass(frozen=True)
 class Golden:
     """One golden file: its tensors, its facts, and the recipe module that makes inputs and parameters."""
@@ -42,6 +49,10 @@ class Golden:
         """The training batches, one a step (or all that a one-pass model was fitted on)."""
         recipe = self.facts["train"]
         return [self.fill.images(name, tuple(recipe["shape"]), recipe["unit"]) for name in recipe["names"]]
+
+    def batches(self) -> list[Batch]:
+        """The training batches as a trainer gets them: normal images."""
+        return [normal_batch(images) for images in self.train_batches()]
 
     def fill_module(
         self, module: torch.nn.Module, renames=(), keep: str | None = None, unused: str | None = None
@@ -72,10 +83,8 @@ class Golden:
         """Train `model` on the batches, an optimizer step for each Update; the losses (updates,) float64."""
         losses = []
         optimizations = model.train().configure_optimizers(plan)
-        for step, images in enumerate(self.train_batches()):
-            masks = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
-            labels, paths = torch.zeros(len(images), dtype=torch.long), [f"{i}.png" for i in range(len(images))]
-            for update in model.training_step(Batch(images, labels, masks, labels.bool(), paths), step):
+        for step, batch in enumerate(self.batches()):
+            for update in model.training_step(batch, step):
                 optimizer = optimizations[update.optimizer].optimizer
                 optimizer.zero_grad()
                 update.loss.backward()
