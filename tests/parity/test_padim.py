@@ -21,7 +21,7 @@ def test_fit_maps_and_scores(golden):
     model = WithTheirChannels(options["backbone"], tuple(options["layers"]), "random", options["n_features"])
     stored.fill_module(model, RENAMES, keep="^(channels|mean|whitening)$")
     batches = stored.batches()
-    Trainer(model, Plan(), batches, num_images=6).run()
+    Trainer(model, Plan(), batches, num_images=40).run()
     torch.testing.assert_close(model.mean.t(), stored.tensors["mean"][kept.indices], rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         prediction = model(stored.input())

@@ -15,13 +15,13 @@ from pydantic import Field
 from torch import Tensor
 
 N_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550, "tf_efficientnet_lite0": 100}  # d in the paper, table 7
-CHUNK = 32  # images whose features wait until they are folded into the sums
+BLOCK = 256  # positions that are worked on at once in double precision
 
 
-def mahalanobis(delta: Tensor, precision: Tensor) -> Tensor:
-    """sqrt(delta^T precision delta) for each image and position: (B, L, d), (L, d, d) -> (B, L)."""
-    weighted = torch.bmm(delta.transpose(0, 1), precision)  # (L, B, d)
-    return (weighted * delta.transpose(0, 1)).sum(-1).clamp_min(0).sqrt().t()
+def mahalanobis(delta: Tensor, whitening: Tensor) -> Tensor:
+    """|W delta| for each image and position, where W^T W is the inverse covariance: (B, L, d), (L, d, d) -> (B, L)."""
+    white = torch.bmm(delta.transpose(0, 1), whitening.transpose(1, 2))  # (L, B, d)
+    return torch.linalg.vector_norm(white, dim=-1).t()
 
 
 class PaDiM(AnomalyModel):
@@ -48,7 +48,7 @@ class PaDiM(AnomalyModel):
         self.regularization = regularization
         self.register_buffer("channels", torch.arange(self.n_features))  # drawn when the fit starts
         self.register_buffer("mean", torch.empty(0))  # mu: (L, d)
-        self.register_buffer("precision", torch.empty(0))  # inverse of Sigma: (L, d, d)
+        self.register_buffer("whitening", torch.empty(0))  # W with W^T W = Sigma^-1: (L, d, d)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, d, h, w): the kept channels of all layers at the resolution of the first."""
@@ -66,55 +66,73 @@ class PaDiM(AnomalyModel):
         generator = torch.Generator().manual_seed(fit.plan.seed)
         drawn = torch.randperm(sum(self.extractor.channels), generator=generator)[: self.n_features]
         self.channels = drawn.sort().values.to(fit.device)
-        self._waiting: list[Tensor] = []
-        self._count, self._shift = 0, None
+        self._capacity = min(fit.num_images, 2 * self.n_features)  # more would be larger than the sums themselves
+        self._waiting, self._filled, self._count = None, 0, 0
+        self._shift = self._sum = self._products = None
 
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
-        """Observe the batch's features; there is nothing to optimise."""
-        self._waiting.append(self.embed(batch.images).flatten(2).permute(2, 0, 1))  # (L, B, d)
-        if sum(features.shape[1] for features in self._waiting) >= CHUNK:
-            self._fold()
+        """Copy the batch's features into the waiting buffer; there is nothing to optimise."""
+        for features in self.embed(batch.images).flatten(2):  # (d, L)
+            if self._waiting is None:
+                self._waiting = features.new_empty(self._capacity, *features.shape)
+            if self._filled == self._capacity:
+                self._fold()
+            self._waiting[self._filled] = features
+            self._filled += 1
+            self._count += 1
         yield from ()
 
-    def _fold(self) -> None:
-        """Add the waiting features to the running sums.
+    def _moments(self, block: slice) -> tuple[Tensor, Tensor]:
+        """Sums of the features (l, d) and of their products (l, d, d) over all images, for a block of l positions.
 
-        The sums are of differences to the first chunk's mean: the variance would otherwise drown in the rounding of the
-        second moment.
+        In double precision and of differences to one image's features: the covariance of few images is nearly singular,
+        and its inverse would show every rounding.
         """
-        features = torch.cat(self._waiting, 1)  # (L, n, d)
-        self._waiting.clear()
         if self._shift is None:
-            length, _, d = features.shape
-            self._shift = features.mean(1, keepdim=True)
-            self._sum = features.new_zeros(length, d)
-            self._products = features.new_zeros(length, d, d)
-        features = features - self._shift
-        self._count += features.shape[1]
-        self._sum += features.sum(1)
-        self._products.baddbmm_(features.transpose(1, 2), features)
+            self._shift = self._waiting[0].t().clone()  # (L, d)
+        features = self._waiting[: self._filled, :, block].permute(2, 0, 1).double()  # (l, n, d)
+        features -= self._shift[block, None]
+        total, products = features.sum(1), features.transpose(1, 2) @ features
+        if self._products is not None:
+            total, products = total + self._sum[block], products + self._products[block]
+        return total, products
+
+    def _fold(self) -> None:
+        """Empty the waiting buffer into running sums."""
+        length, d = self._waiting.shape[2], self.n_features
+        old = self._products is None
+        products = self._waiting.new_empty(length, d, d, dtype=torch.double) if old else self._products
+        total = self._waiting.new_empty(length, d, dtype=torch.double) if old else self._sum
+        for i in range(0, length, BLOCK):
+            block = slice(i, i + BLOCK)
+            total[block], products[block] = self._moments(block)
+        self._sum, self._products, self._filled = total, products, 0
 
     def on_fit_end(self, fit: Fit) -> None:
-        """Sums to mean and inverse covariance (unbiased, with epsilon I added)."""
-        if self._waiting:
-            self._fold()
-        if self._count < 2:
-            raise TrainingError(f"PaDiM needs at least 2 normal images for a covariance, got {self._count}")
-        offset = self._sum / self._count
-        self.mean = self._shift[:, 0] + offset
-        covariance = self._products.baddbmm_(offset[:, :, None], offset[:, None, :], alpha=-self._count)
-        covariance.div_(self._count - 1).diagonal(dim1=1, dim2=2).add_(self.regularization)
-        for i in range(0, len(covariance), 256):  # in place, block by block: never a second array of this size
-            covariance[i : i + 256] = torch.cholesky_inverse(torch.linalg.cholesky(covariance[i : i + 256]))
-        self.precision = covariance
-        del self._products, self._sum, self._shift
+        """Moments to mean and whitening, from the unbiased covariance with epsilon I added."""
+        n, d, length = self._count, self.n_features, self._waiting.shape[2]
+        if n < 2:
+            raise TrainingError(f"PaDiM needs at least 2 normal images for a covariance, got {n}")
+        self.mean = self._waiting.new_empty(length, d)
+        self.whitening = self._waiting.new_empty(length, d, d)
+        identity = torch.eye(d, dtype=torch.double, device=self.mean.device)
+        for i in range(0, length, BLOCK):
+            block = slice(i, i + BLOCK)
+            total, products = self._moments(block)
+            offset = total / n
+            covariance = (products - n * offset[:, :, None] * offset[:, None, :]) / (n - 1)
+            lower = torch.linalg.cholesky(covariance + self.regularization * identity)
+            self.mean[block] = self._shift[block] + offset
+            self.whitening[block] = torch.linalg.solve_triangular(lower, identity, upper=False)
+            fit.progress("covariance", min(i + BLOCK, length), length)
+        del self._waiting, self._shift, self._sum, self._products
 
     def forward(self, images: Tensor) -> Prediction:
         """Mahalanobis distance at each position, upsampled and smoothed; the score is the map's maximum."""
         features = self.embed(images)  # (B, d, h, w)
         h, w = features.shape[-2:]
         delta = features.flatten(2).transpose(1, 2) - self.mean  # (B, L, d)
-        distances = mahalanobis(delta, self.precision).unflatten(1, (h, w))
+        distances = mahalanobis(delta, self.whitening).unflatten(1, (h, w))
         anomaly_map = gaussian_blur(upsample(distances, images.shape[-2:]), sigma=4.0)
         return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 
-from adcore.data.image_io import IMAGE_SUFFIXES
+from adcore.data.image_io import IMAGE_SUFFIXES, read_image
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import DataError
 from adcore.evaluation.evaluate import prediction_rows, write_predictions
+from adcore.evaluation.overlay import write_overlay
 from adcore.evaluation.score import ScoredImage, score_samples
 from adcore.files import atomic_path
 from adcore.inference.predictor import Predictor
@@ -56,10 +58,12 @@ def predict_files(
         existed = out.exists()
         try:
             write_predictions(out / "predictions.csv", rows)
-            high = predictor.artifact.calibration.get("score_range", [None, None])[1]
+            maps = [image.anomaly_map for image in scoring.images if image.anomaly_map is not None]
+            low = float(np.median([np.median(one) for one in maps])) if maps else 0.0
+            high = max([predictor.threshold or 0.0, *(float(one.max()) for one in maps)])  # a calm folder stays dark
             for image in scoring.images:
                 if image.anomaly_map is not None:
-                    _write_map(out, image.sample.image_path.relative_to(root), image, high)
+                    _write_map(out, root, image, low, high)
         except BaseException:
             if not existed:
                 shutil.rmtree(out, ignore_errors=True)
@@ -67,13 +71,11 @@ def predict_files(
     return rows, scoring.skipped
 
 
-def _write_map(out: Path, name: Path, image: ScoredImage, high: float | None) -> None:
+def _write_map(out: Path, root: Path, image: ScoredImage, low: float, high: float) -> None:
     """The raw map as a float TIFF, and the photograph with it drawn over."""
-    import tifffile
-
-    from adcore.evaluation.plots import overlay_figure, save_figure
-
-    stem = name.as_posix().replace("/", "_")  # keeps the suffix: a.png and a.jpg are two files
+    path = image.sample.image_path
+    stem = path.relative_to(root).as_posix().replace("/", "_")  # keeps the suffix: a.png and a.jpg are two files
     with atomic_path(out / "maps" / f"{stem}.tiff") as temporary:
         tifffile.imwrite(temporary, image.anomaly_map.astype(np.float32))
-    save_figure(overlay_figure(image.sample.image_path, image.anomaly_map, high), out / "overlays" / f"{stem}.png")
+    photo = read_image(path).permute(1, 2, 0).numpy()
+    write_overlay(out / "overlays" / f"{stem}.png", photo, image.anomaly_map, low, high)
