@@ -1,0 +1,51 @@
+"""What adm-flow registers: its model cards, as plain data."""
+
+from adcore.cards import ModelCard
+from adcore.hookspecs import hookimpl
+
+_LAYERS = ("layer1", "layer2", "layer3")
+_LITE0 = {"backbone": "tf_efficientnet_lite0", "layers": ("stride4", "stride8", "stride16")}
+_TRANSFORMER = {"flow_steps": 20, "conv3x3_only": True, "hidden_ratio": 0.16}
+
+_FASTFLOW = {
+    "target": "adm_flow.fastflow:FastFlow",
+    "family": "flow",
+    "title": "FastFlow",
+    "paper": "Yu et al., FastFlow: Unsupervised Anomaly Detection and Localization via 2D Normalizing Flows, arXiv 2021",
+    "year": 2021,
+    "summary": "Normalising flows that keep the map's geometry give the likelihood of every feature of a frozen backbone.",
+    "epochs": 20,
+    "published": "99.4 / 98.5",
+}
+
+MODELS = [
+    ModelCard(
+        name="fastflow",
+        aliases=("fastflow-wide-resnet50",),
+        config={"backbone": "wide_resnet50_2", "layers": _LAYERS},
+        **_FASTFLOW,
+    ),
+    *(
+        ModelCard(name=f"fastflow-{backbone}", config={"backbone": backbone, "layers": _LAYERS}, **_FASTFLOW)
+        for backbone in ("resnet18", "resnet50")
+    ),
+    ModelCard(name="fastflow-efficientnet-lite0", config=_LITE0, **_FASTFLOW),
+    ModelCard(
+        name="fastflow-cait",
+        config={"backbone": "cait_m48_448", "layers": ("blocks.40",), **_TRANSFORMER},
+        image_size=448,
+        batch_size=4,
+        **{**_FASTFLOW, "epochs": 5},
+    ),
+    ModelCard(
+        name="fastflow-deit",
+        config={"backbone": "deit_base_distilled_patch16_384", "layers": ("blocks.7",), **_TRANSFORMER},
+        image_size=384,
+        **{**_FASTFLOW, "epochs": 10},
+    ),
+]
+
+
+@hookimpl
+def adcore_register_models() -> list[ModelCard]:
+    return MODELS

@@ -1,0 +1,33 @@
+"""Every card of adm-flow keeps the contract of adcore."""
+
+from typing import Any, ClassVar
+
+import pytest
+from adcore.testing import ModelConformance
+
+
+class TestFastFlow(ModelConformance):
+    model = "fastflow"
+
+
+class TestFastFlowResnet18(ModelConformance):
+    model = "fastflow-resnet18"
+
+
+class TestFastFlowResnet50(ModelConformance):
+    model = "fastflow-resnet50"
+
+
+class TestFastFlowLite0(ModelConformance):
+    model = "fastflow-efficientnet-lite0"
+
+
+class TestFastFlowDeit(ModelConformance):
+    model = "fastflow-deit"
+    overrides: ClassVar[dict[str, Any]] = {"flow_steps": 2}
+
+
+@pytest.mark.slow  # a network of 356 million parameters, built for every check
+class TestFastFlowCait(ModelConformance):
+    model = "fastflow-cait"
+    overrides: ClassVar[dict[str, Any]] = {"flow_steps": 2}
