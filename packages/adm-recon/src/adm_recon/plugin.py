@@ -1,0 +1,42 @@
+"""What adm-recon registers: cards only, no torch."""
+
+from adcore.cards import ModelCard
+from adcore.hookspecs import hookimpl
+
+_TEXTURES = ("textures folder such as DTD (optional; procedural textures otherwise)",)
+_DRAEM = {
+    "target": "adm_recon.draem:DRAEM",
+    "family": "reconstruction",
+    "title": "DRAEM",
+    "epochs": 10,
+    "batch_size": 8,
+    "normalization": "none",
+    "needs": _TEXTURES,
+}
+_DRAEM_PAPER = (
+    "Zavrtanik et al., DRAEM: A Discriminatively Trained Reconstruction Embedding for Surface Anomaly Detection, "
+    "ICCV 2021"
+)
+
+
+@hookimpl
+def adcore_register_models() -> list[ModelCard]:
+    return [
+        ModelCard(
+            name="draem",
+            paper=_DRAEM_PAPER,
+            year=2021,
+            summary="Repairs synthetic faults, then segments them from the image beside its repair.",
+            published="98.0 / 97.3",
+            **_DRAEM,
+        ),
+        ModelCard(
+            name="draem-sspcab",
+            config={"sspcab": True},
+            paper=_DRAEM_PAPER
+            + "; Ristea et al., Self-Supervised Predictive Convolutional Attentive Block for Anomaly Detection, CVPR 2022",
+            year=2022,
+            summary="DRAEM whose bottleneck must predict each masked position from its surroundings.",
+            **_DRAEM,
+        ),
+    ]

@@ -1,0 +1,93 @@
+"""Synthetic faults: textures blended in under Perlin masks (DRAEM, DSR), and rectangular cut-paste (DRAEM-SevNet)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import torchvision.transforms.v2.functional as TF
+from adcore.data.textures import ProceduralTextures, TextureFolder, perlin_noise
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+Textures = TextureFolder | ProceduralTextures
+
+# each on (3, H, W) in [0, 1]; DRAEM applies three different ones to every texture
+AUGMENTATIONS = (
+    lambda x: TF.adjust_gamma(x, float(torch.empty(()).uniform_(0.5, 2.0))),
+    lambda x: TF.adjust_brightness(x, float(torch.empty(()).uniform_(0.8, 1.2))),
+    lambda x: TF.adjust_sharpness(x, float(torch.empty(()).uniform_(1.0, 3.0))),
+    lambda x: TF.adjust_hue(x, float(torch.empty(()).uniform_(-0.25, 0.25))),
+    lambda x: TF.adjust_saturation(x, float(torch.empty(()).uniform_(0.5, 2.0))),
+    lambda x: TF.solarize(x, float(torch.empty(()).uniform_(0.12, 0.5))),
+    lambda x: TF.posterize(x, 4),
+    TF.invert,
+    TF.autocontrast,
+    TF.equalize,
+)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How a texture is blended in."""
+
+    beta: tuple[float, float] = (0.1, 1.0)  # opacity of the texture, lowest and highest
+    probability: float = 0.5  # of a fault in an image
+    threshold: float = 0.5  # of the Perlin noise
+
+
+def texture_source(folder: str | None, model: str) -> Textures:
+    """Textures from a folder of images; procedural ones when none is given, which is said in the log."""
+    if folder is not None:
+        return TextureFolder(folder)
+    log.warning("%s: no textures folder given, using procedural textures (set textures=FOLDER, such as DTD)", model)
+    return ProceduralTextures()
+
+
+def augment(textures: Tensor) -> Tensor:
+    """Three different random augmentations on each of (B, 3, H, W) in [0, 1]."""
+    results = []
+    for texture in textures:
+        for choice in torch.randperm(len(AUGMENTATIONS))[:3].tolist():
+            texture = AUGMENTATIONS[choice](texture)
+        results.append(texture.clamp(0, 1))
+    return torch.stack(results)
+
+
+def perlin_masks(count: int, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
+    """(count, H, W) bool: where Perlin noise of 1 to 32 cells a side, turned by up to 90 degrees, is above `threshold`.
+
+    The turn matters: noise of 1 x 32 cells is a scratch, and scratches come at any angle.
+    """
+    noise = perlin_noise(count, size, generator=torch.default_generator)
+    angle = (torch.rand(count) - 0.5) * torch.pi
+    cos, sin, aspect = (
+        angle.cos(),
+        angle.sin(),
+        size[0] / size[1],
+    )  # the grid's units are half a height and half a width
+    zero = torch.zeros(count)
+    turn = torch.stack([torch.stack([cos, -sin * aspect, zero], 1), torch.stack([sin / aspect, cos, zero], 1)], 1)
+    grid = F.affine_grid(turn, [count, 1, *size], align_corners=False)
+    return F.grid_sample(noise[:, None], grid, padding_mode="reflection", align_corners=False)[:, 0] > threshold
+
+
+def texture_faults(images: Tensor, source: Textures, blend: Blend) -> tuple[Tensor, Tensor]:
+    """(B, 3, H, W) in [0, 1] -> images with blended-in textures, and what was touched (B, H, W) bool.
+
+    I_a = (1 - M) I + (1 - beta) M I + beta M A, with mask M and augmented texture A (Zavrtanik et al. 2021, eq. 2); beta is
+    the opacity, drawn for each image. An image without a fault comes back as it was, with an empty mask.
+    """
+    count, _, *size = images.shape
+    faulty = torch.rand(count) < blend.probability
+    beta = torch.empty(count, 1, 1, 1).uniform_(*blend.beta)
+    mask = torch.zeros(count, *size, dtype=torch.bool)
+    textures = torch.zeros(count, 3, *size)
+    if faulty.any():
+        number = int(faulty.sum())
+        mask[faulty] = perlin_masks(number, tuple(size), blend.threshold)
+        textures[faulty] = augment(source.sample(number, tuple(size), torch.default_generator))
+    mask, textures, beta = (x.to(images.device) for x in (mask, textures, beta))
+    return torch.where(mask[:, None], torch.lerp(images, textures, beta), images), mask

@@ -1,0 +1,15 @@
+"""Every card of the package against the contract, at a small size."""
+
+from adcore.testing import ModelConformance
+
+WIDTHS = {"reconstructive_width": 4, "discriminative_width": 4}
+
+
+class TestDRAEM(ModelConformance):
+    model = "draem"
+    overrides = WIDTHS
+
+
+class TestDRAEMWithSSPCAB(ModelConformance):
+    model = "draem-sspcab"
+    overrides = WIDTHS
