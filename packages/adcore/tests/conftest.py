@@ -20,6 +20,44 @@ def real_data() -> Path:
 
 
 @pytest.fixture
+def make_images() -> Callable[..., Path]:
+    """make_images(root, *names, size): small gray images at these places below root; `{1-3}.png` stands for three."""
+    import numpy as np
+    from PIL import Image
+
+    def make(root: Path, *names: str, size: tuple[int, int] = (12, 8)) -> Path:
+        for name in names:
+            before, _, rest = name.partition("{")
+            span, _, after = rest.partition("}")
+            first, last = map(int, span.split("-")) if span else (0, 0)
+            for number in range(first, last + 1):
+                path = root / (f"{before}{number}{after}" if span else name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                values = np.full(size[::-1], 10 * number % 256, np.uint8)
+                if "mask" in name or "ground_truth" in name:
+                    values[2:4, 3:6] = 255
+                Image.fromarray(values).save(path)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def refuses() -> Callable[..., None]:
+    """refuses(call, *words): the call must raise a DataError of one line that has all these words."""
+    from adcore.errors import DataError
+
+    def check(call: Callable[[], object], *words: str) -> None:
+        with pytest.raises(DataError) as caught:
+            call()
+        message = str(caught.value)
+        assert "\n" not in message
+        assert all(word in message for word in words), message
+
+    return check
+
+
+@pytest.fixture
 def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run the command line in this process: (exit code, stdout, stderr)."""
     from adcore.cli import main

@@ -65,8 +65,8 @@ def missing_piece(crop: Array, foreign: Array, visibility: float, rng: Generator
 
 
 def foreign_texture(crop: Array, foreign: Array, visibility: float, rng: Generator) -> tuple[Array, Array]:
-    """Some other material lying on the surface; the less visible, the nearer its brightness and contrast to the surface's."""
-    field = _blob(crop.shape, radius=rng.uniform(0.1, 0.18), roughness=0.5, rng=rng)
+    """Some other material lying on the surface; the less visible, the smaller and the nearer to its brightness."""
+    field = _blob(crop.shape, radius=(0.08 + 0.08 * visibility) * rng.uniform(0.9, 1.1), roughness=0.5, rng=rng)
     inside = field > 0
     spread = crop[inside].std() / max(foreign[inside].std(), 1.0)
     alike = (foreign - foreign[inside].mean()) * min(spread, 1.5) + crop[inside].mean()

@@ -94,7 +94,10 @@ def _has_known_names(folder: Path) -> bool:
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
-    return read_csv(file, COLUMNS[:3], COLUMNS)
+    rows = read_csv(file, COLUMNS[:3], COLUMNS)
+    if not rows:
+        raise DataError(f"{file}: lists no image; delete it to have the folder names read, or add rows")
+    return rows
 
 
 def _samples_of(rows: list[dict[str, str]], file: Path, root: Path, category: str) -> list[Sample]:

@@ -25,14 +25,16 @@ def scan_tree(root: Path, category: str, test_ratio: float) -> list[Sample]:
     """Samples of a tree of images, from its folder names; DataError where a name leaves the label open.
 
     Folders called train, test or val give the split; good, normal, ok, ... and bad, defect, ko, ... the label; mask or
-    ground_truth the masks. Any other folder beside a normal one, or in test, is a kind of defect; below train, or in a
-    tree with no such names at all, it is normal. Without split folders normal images are for training and anomalous
-    ones for test, and `test_ratio` of the normal ones goes to test too.
+    ground_truth the masks. Any other folder in test, or beside a normal one, is a kind of defect (beside both a normal
+    and an anomalous one it is an error); below train, or in a tree with no such names at all, it is normal. Without
+    split folders normal images are for training and anomalous ones for test, where a share `test_ratio` of the normal
+    ones goes too.
     """
     images, masks = tree_files(root)
-    named = {folder for image in images for folder in image.parents if folder.name.lower() in NORMAL_NAMES}
-    beside_normal = {folder.parent for folder in named}
-    labels = {image: _label(image, beside_normal, root) for image in images}
+    folders = {folder for image in images for folder in image.parents}
+    beside_normal = {folder.parent for folder in folders if folder.name.lower() in NORMAL_NAMES}
+    beside_anomalous = {folder.parent for folder in folders if folder.name.lower() in ANOMALOUS_NAMES}
+    labels = {image: _label(image, beside_normal, beside_anomalous, root) for image in images}
     mask_of = _match_masks([image for image in images if labels[image][0] == ANOMALOUS], masks, root)
     samples = []
     for image in images:
@@ -63,7 +65,7 @@ def _is_mask(file: PurePath, stems: set[PurePath]) -> bool:
     )  # 1_mask.png beside 1.jpg
 
 
-def _label(image: PurePath, beside_normal: set[PurePath], root: Path) -> tuple[int, str]:
+def _label(image: Path, beside_normal: set[Path], beside_anomalous: set[Path], root: Path) -> tuple[int, str]:
     """(label, defect) from the folders above an image; the innermost telling name wins."""
     folders = [folder for folder in image.parents if folder.name and folder.name.lower() not in SPLIT_NAMES]
     for folder in folders:  # innermost first
@@ -72,6 +74,11 @@ def _label(image: PurePath, beside_normal: set[PurePath], root: Path) -> tuple[i
             return NORMAL, "good"
         if name in ANOMALOUS_NAMES:
             return ANOMALOUS, folders[0].name  # bad/scratch/1.png: a scratch
+        if folder.parent in beside_normal & beside_anomalous:
+            raise DataError(
+                f"{root / folder}: normal, or a kind of defect? Beside a folder of each its name does not say; "
+                f"move it into one of them, or {HELP}"
+            )
         if folder.parent in beside_normal:
             return ANOMALOUS, folder.name
     split = _split(image)
