@@ -36,8 +36,8 @@ def scores(path: Path) -> dict[str, float]:
         return {row["path"]: float(row["score"]) for row in csv.DictReader(file)}
 
 
-def test_a_run_leaves_its_four_files_and_no_other(run) -> None:
-    names = {"model.safetensors", "predictions.csv", "report.html", "result.json"}
+def test_a_run_leaves_its_files_and_no_other(run) -> None:
+    names = {"model.safetensors", "predictions.csv", "report.html", "result.json", "training_detail.log"}
     assert {path.name for path in run.folder.iterdir()} == names
     result = json.loads((run.folder / "result.json").read_text())
     assert result["test"]["values"]["image_auroc"] == run.metrics["image_auroc"]

@@ -4,7 +4,7 @@ import torch
 from adcore.model import Batch
 from adcore.registry import create_model
 from adcore.testing import fit_tiny, tiny_batches
-from adcore.training.trainer import seed_everything
+from adcore.training.device import seed_everything
 from adm_distill.stfpm import feature_distance
 
 

@@ -13,7 +13,7 @@ from adcore.request import DataChoice, choose_model, parse_data
 from adcore.settings import settings
 
 _DATA_KEYS = ("val_split", "val_ratio", "skip_bad")
-_RUN_KEYS = ("device", "overwrite", "threshold", "include_backbone", "callbacks")
+_RUN_KEYS = ("device", "overwrite", "threshold", "include_backbone", "callbacks", "resume", "tensorboard")
 
 
 def train(

@@ -15,12 +15,12 @@ import torch
 import adcore
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
-from adcore.data.dataset import ImageDataset, make_loader
+from adcore.data.dataset import ImageDataset, Loader, make_loader
 from adcore.data.samples import DatasetReader, Sample, select
 from adcore.data.splits import split_validation
 from adcore.errors import DataError
 from adcore.evaluation import evaluate as evaluation
-from adcore.evaluation.metrics import Metrics
+from adcore.evaluation.metrics import Metrics, image_metrics
 from adcore.evaluation.page import write_page
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.files import sha256_file, write_json
@@ -28,7 +28,9 @@ from adcore.model import AnomalyModel
 from adcore.registry import create_model, open_dataset
 from adcore.request import DataChoice, ModelChoice, new_folder
 from adcore.training.callbacks import Callback
-from adcore.training.trainer import FitSummary, Trainer, pick_device, seed_everything
+from adcore.training.device import pick_device, seed_everything
+from adcore.training.logs import DetailLog, TensorBoardLogs
+from adcore.training.trainer import FitSummary, Trainer
 
 THRESHOLD = "f1_percentile"
 HOLD_OUT = 0.1  # part of the training images kept for calibration when there is nothing else
@@ -68,17 +70,28 @@ def train(
     threshold: str = THRESHOLD,
     include_backbone: bool = False,
     callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    tensorboard: bool = False,
 ) -> RunResult:
-    """Fit, calibrate, evaluate and save; on any failure the folder is as it was before."""
+    """Fit, calibrate, evaluate and save; on a failure nothing is left but the checkpoints of a fit that `resume` continues."""
     chosen_device = pick_device(device)
     reader = open_dataset(data.dataset, str(data.root), **data.options)
     samples, notes = split_samples(reader.samples(data.category), data, choice.plan.seed)
-    new_folder(folder, overwrite)
+    last = folder / "checkpoints" / "last.safetensors"
+    new_folder(folder, overwrite or (resume and last.is_file()))
+    if resume and not last.is_file():
+        notes.append(f"nothing to resume in {folder}: the run started from the beginning")
+    elif not resume:
+        shutil.rmtree(last.parent, ignore_errors=True)
     seed_everything(choice.plan.seed)
     model = create_model(choice.card.name, **choice.config)
     existed = folder.exists()
+    callbacks = [*callbacks, DetailLog(folder / "training_detail.log", append=resume)]
+    if tensorboard:
+        callbacks.append(TensorBoardLogs(folder / "tensorboard_logs"))
+    fitting = Fitting(choice, data, reader, samples, chosen_device, callbacks, last.parent, resume and last.is_file())
     try:
-        fitted, skipped = fit_model(model, choice, data, reader, samples, chosen_device, callbacks)
+        fitted, skipped = fitting.run(model)
         progress = _progress_of(callbacks)
         splits = {split: select(samples, split) for split in ("val", "test")}
         scorings = {
@@ -104,12 +117,12 @@ def train(
         shown = scorings["test"] if splits["test"] else scorings["val"]
         return write_results(folder, run, shown, reader, artifact)
     except BaseException:
-        if not existed and not (folder / "checkpoints").is_dir():  # a checkpoint is kept, to resume from
+        _close(callbacks)
+        if not existed and not last.is_file():
             shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
-        for callback in callbacks:
-            callback.close()
+        _close(callbacks)
 
 
 def evaluate(
@@ -159,38 +172,66 @@ def split_samples(samples: list[Sample], data: DataChoice, seed: int) -> tuple[l
     return samples, []
 
 
-def fit_model(
-    model: AnomalyModel,
-    choice: ModelChoice,
-    data: DataChoice,
-    reader: DatasetReader,
-    samples: list[Sample],
-    device: torch.device,
-    callbacks: Sequence[Callback],
-) -> tuple[FitSummary, list[dict[str, str]]]:
-    """Fit `model` on the training samples; the summary, and the bad files that were skipped."""
-    plan = choice.plan
-    train_samples = select(samples, "train", None if choice.card.supervised else 0)
-    if choice.card.supervised and not any(sample.label for sample in train_samples):
-        raise DataError(f"{choice.card.name} learns from labelled anomalies, and {data.root} has none to train on")
-    dataset = ImageDataset(train_samples, reader, choice.preprocess, skip_bad=data.skip_bad)
-    val_samples = select(samples, "val")
-    val = ImageDataset(val_samples, reader, choice.preprocess, skip_bad=data.skip_bad) if val_samples else None
+@dataclass
+class Fitting:
+    """The fit of a run: loaders, validation and checkpoints around the trainer."""
 
-    def loader(of: ImageDataset, shuffle: bool) -> Any:
-        return make_loader(of, plan.batch_size, shuffle=shuffle, seed=plan.seed, num_workers=plan.num_workers)
+    choice: ModelChoice
+    data: DataChoice
+    reader: DatasetReader
+    samples: list[Sample]
+    device: torch.device
+    callbacks: Sequence[Callback]
+    checkpoints: Path
+    resume: bool
 
-    trainer = Trainer(
-        model,
-        plan,
-        loader(dataset, shuffle=True),
-        num_images=len(dataset),
-        device=device,
-        fixed_loader=lambda: loader(dataset, shuffle=False),
-        val_loader=(lambda: loader(val, shuffle=False)) if val else None,
-        callbacks=callbacks,
-    )
-    return trainer.run(), dataset.skipped
+    def run(self, model: AnomalyModel) -> tuple[FitSummary, list[dict[str, str]]]:
+        """Fit `model` on the training samples; the summary, and the bad files that were skipped."""
+        card = self.choice.card
+        chosen = select(self.samples, "train", None if card.supervised else 0)
+        if card.supervised and not any(sample.label for sample in chosen):
+            raise DataError(
+                f"{card.name} learns from labelled anomalies, and {self.data.root} has none among its training images"
+            )
+        dataset, val_samples = self._dataset(chosen), select(self.samples, "val")
+        trainer = Trainer(
+            model,
+            self.choice.plan,
+            self._loader(dataset, shuffle=True),
+            num_images=len(dataset),
+            device=self.device,
+            fixed_loader=lambda: self._loader(dataset, shuffle=False),
+            val_loader=(lambda: self._loader(self._dataset(val_samples), shuffle=False)) if val_samples else None,
+            validate=self._image_auroc if {sample.label for sample in val_samples} == {0, 1} else None,
+            callbacks=self.callbacks,
+            checkpoints=self.checkpoints,
+            identity=self._identity(len(dataset)),
+        )
+        return trainer.run(self.resume), dataset.skipped
+
+    def _dataset(self, samples: list[Sample]) -> ImageDataset:
+        return ImageDataset(samples, self.reader, self.choice.preprocess, skip_bad=self.data.skip_bad)
+
+    def _loader(self, dataset: ImageDataset, shuffle: bool) -> Loader:
+        plan = self.choice.plan
+        return make_loader(dataset, plan.batch_size, shuffle=shuffle, seed=plan.seed, num_workers=plan.num_workers)
+
+    def _image_auroc(self, model: AnomalyModel) -> float:
+        samples = select(self.samples, "val")
+        scoring = score_samples(model, self.choice.preprocess, self.reader, samples, self.device, self.data.skip_bad)
+        return image_metrics(scoring.scores, scoring.labels)["image_auroc"]
+
+    def _identity(self, images: int) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be continued; more epochs may be asked for."""
+        free = {"epochs", "max_steps", "steps_per_epoch", "num_workers", "checkpoint_seconds"}
+        return {
+            "model": self.choice.card.name,
+            "config": self.choice.config,
+            "plan": self.choice.plan.model_dump(exclude=free),
+            "preprocess": self.choice.preprocess.to_dict(),
+            "data": f"{self.data.dataset} {self.data.category}",
+            "images": images,
+        }
 
 
 def clear(folder: Path) -> None:
@@ -235,6 +276,7 @@ def _summary(
             "ms_per_image": scorings["test"].ms_per_image or scorings["val"].ms_per_image,
         },
         "counts": header["training"]["counts"],
+        "stop_reason": fitted.stop_reason,
         "losses": fitted.losses,
         "history": fitted.history,
         "config": choice.config,
@@ -256,6 +298,11 @@ def write_results(
     write_page(folder / "report.html", run, rows, scoring, reader, artifact.preprocess)
     write_json(folder / "result.json", run)
     return RunResult(folder, Metrics(run["test"]["values"], run["test"]["reasons"]), run, rows)
+
+
+def _close(callbacks: Sequence[Callback]) -> None:
+    for callback in callbacks:
+        callback.close()
 
 
 def _progress_of(callbacks: Sequence[Callback]) -> Any:

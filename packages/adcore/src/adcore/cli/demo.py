@@ -35,7 +35,9 @@ def command(model: str | None, category: str, out: Path | None, epochs: int | No
     if category != "all" and category not in categories:
         raise ConfigError(f"the demo has no category '{category}'; valid ones: all, {', '.join(categories)}")
     for one in categories if category == "all" else [category]:
-        result = adcore.train(f"mvtec:{root}", one, name, num_epochs=epochs, out=folder / one, callbacks=[ProgressBar()])
+        result = adcore.train(
+            f"mvtec:{root}", one, name, num_epochs=epochs, out=folder / one, callbacks=[ProgressBar()]
+        )
         show_run(result, as_json)
     if not as_json:
         click.echo(f"\nThe images are in {root}; train on them, or on yours, with:")

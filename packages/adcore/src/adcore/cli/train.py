@@ -25,6 +25,8 @@ from adcore.cli.common import apply_globals, choose_data, data_options, parse_se
     default="f1_percentile",
     show_default=True,
 )
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard logs (pip install adcore[tensorboard]).")
 @click.option("--include-backbone", is_flag=True, help="Put the backbone's weights into the model file.")
 def command(
     model: str,
@@ -45,9 +47,13 @@ def command(
     val_split: str,
     val_ratio: float,
     threshold: str,
+    resume: bool,
+    tensorboard: bool,
     include_backbone: bool,
 ) -> None:
     """Train MODEL, evaluate it, and write model.safetensors, result.json, predictions.csv and report.html."""
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out, the folder of the run to go on with")
     chosen_device = apply_globals(device, backbone_dir)
     named = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "num_workers": num_workers}
     overrides = parse_settings(pairs) | {key: value for key, value in named.items() if value is not None}
@@ -69,5 +75,7 @@ def command(
         threshold=threshold,
         include_backbone=include_backbone,
         callbacks=[ProgressBar()],
+        resume=resume,
+        tensorboard=tensorboard,
     )
     show_run(result, as_json)

@@ -62,7 +62,7 @@ class Predictor:
 
 def load(path: str | Path, device: str = "cpu") -> Predictor:
     """A trained model from its artifact; ArtifactError or WeightsError says what is wrong with it."""
-    from adcore.training.trainer import pick_device
+    from adcore.training.device import pick_device
 
     chosen = pick_device(device)
     return Predictor(artifacts.load(path, chosen), chosen)

@@ -12,7 +12,8 @@ from PIL import Image
 from adcore.model import AnomalyModel, Batch
 from adcore.registry import create_model
 from adcore.request import ModelChoice, choose_model
-from adcore.training.trainer import FitSummary, Trainer, seed_everything
+from adcore.training.device import seed_everything
+from adcore.training.trainer import FitSummary, Trainer
 
 SIDE = 64  # of the images that are written
 

@@ -23,6 +23,9 @@ class Callback:
     def on_epoch_end(self, trainer: Trainer) -> None:
         """After each epoch."""
 
+    def on_validation_end(self, trainer: Trainer, value: float) -> None:
+        """After each validation, with the monitored value."""
+
     def on_progress(self, what: str, done: int, total: int) -> None:
         """Long work inside a model's hook has come to `done` of `total`."""
 
@@ -56,7 +59,8 @@ class ProgressBar(Callback):
 
     def on_step_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
         """Move the bar and show the losses."""
-        info = " ".join(f"{key} {value:.4g}" for key, value in logs.items())
+        rate = trainer.fit.step / max(self.progress.tasks[self.tasks["train"]].elapsed or 0, 1e-9)
+        info = " ".join(f"{key} {value:.4g}" for key, value in logs.items()) + f" {rate:.2f} steps/s"
         self.progress.update(self.tasks["train"], completed=trainer.fit.step, info=info)
 
     def on_progress(self, what: str, done: int, total: int) -> None:

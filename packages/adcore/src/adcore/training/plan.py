@@ -36,6 +36,14 @@ class Plan(BaseModel):
     clip_norm: float | None = Field(None, gt=0, description="largest total gradient norm")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are added up for one optimizer step")
     precision: Literal["float32", "mixed"] = Field("float32", description="mixed: autocast, on CUDA only")
+    monitor: Literal["val_loss", "val_image_auroc"] | None = Field(None, description="what validation looks at")
+    validate_every: int = Field(1, ge=1, description="epochs between two validations")
+    validate_every_steps: int | None = Field(None, ge=1, description="steps between two validations, instead of epochs")
+    patience: int | None = Field(None, ge=1, description="validations without improvement before an early stop")
+    min_delta: float = Field(0.0, ge=0, description="smallest change of the monitored value that counts")
+    target: float | None = Field(None, description="stop once the monitored value is this good")
+    checkpoint_seconds: float = Field(30.0, ge=0, description="seconds between two checkpoints; 0: after every step")
+    monitor_gradients: bool = Field(False, description="log grad/total_norm and grad/nan_count")
     steps_per_epoch: int | None = Field(None, description="set by the trainer, before the optimizers are configured")
 
     @property
@@ -53,6 +61,10 @@ class Plan(BaseModel):
         if unknown:
             raise ConfigError(unknown_key_message("training", unknown, sorted(cls.model_fields)))
         given = {key: value for key, value in overrides.items() if value is not None}
+        if "max_steps" in given and "epochs" not in given:
+            given["epochs"] = max(card.epochs, given["max_steps"])  # as many as the steps need
+        if "monitor" not in given and ("patience" in given or "target" in given):
+            given["monitor"] = "val_image_auroc"
         try:
             return cls(**{"epochs": card.epochs, "batch_size": card.batch_size, **given})
         except ValidationError as error:

@@ -1,0 +1,109 @@
+"""Checkpoints: all that a fit needs to go on as if it had never stopped, as safetensors and JSON, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adcore.artifact import load_state
+from adcore.errors import ArtifactError, TrainingError
+from adcore.files import atomic_path
+
+if TYPE_CHECKING:
+    from adcore.training.trainer import Trainer
+
+_KEY = "adcore_checkpoint"
+
+
+def save_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> None:
+    """Write the trainer's whole state to `path` atomically; `identity` says what run this is."""
+    tensors: dict[str, Tensor] = {f"model/{key}": value for key, value in trainer.model.state_dict().items()}
+    record: dict[str, Any] = {"identity": identity, "progress": trainer.progress_state(), "optimizers": {}}
+    for name, optimization in trainer.optimizations.items():
+        state = optimization.optimizer.state_dict()
+        numbers: dict[str, dict[str, Any]] = {}
+        for index, entries in state["state"].items():
+            for key, value in entries.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{name}/{index}/{key}"] = value
+                else:
+                    numbers.setdefault(str(index), {})[key] = value
+        schedule = optimization.scheduler.state_dict() if optimization.scheduler else None
+        record["optimizers"][name] = {"groups": state["param_groups"], "numbers": numbers, "scheduler": schedule}
+    random_tensors, record["random"] = _random_state()
+    tensors |= random_tensors
+    with atomic_path(path) as temporary:
+        copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        save_file(copies, temporary, metadata={_KEY: json.dumps(record)})
+
+
+def load_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> None:
+    """Put the state of `path` into a trainer that has prepared its model and optimizers.
+
+    Raises ArtifactError for a damaged file, TrainingError when it belongs to another run.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads(file.metadata()[_KEY])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path} is not a whole checkpoint ({error}); start again without --resume") from None
+    check_identity(path, record["identity"], identity)
+    load_state(trainer.model, _below(tensors, "model/"))
+    for name, stored in record["optimizers"].items():
+        optimization = trainer.optimizations[name]
+        state: dict[int, dict[str, Any]] = {int(i): dict(numbers) for i, numbers in stored["numbers"].items()}
+        for key, value in _below(tensors, f"optimizer/{name}/").items():
+            index, _, entry = key.partition("/")
+            state.setdefault(int(index), {})[entry] = value
+        groups = [
+            {**group, **{key: tuple(value) for key, value in group.items() if key == "betas"}}
+            for group in stored["groups"]
+        ]
+        optimization.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        if optimization.scheduler:
+            optimization.scheduler.load_state_dict(stored["scheduler"])
+    trainer.load_progress_state(record["progress"])
+    _set_random_state(tensors, record["random"])
+
+
+def check_identity(path: Path, stored: dict[str, Any], present: dict[str, Any]) -> None:
+    """TrainingError naming what differs between the run of the checkpoint and this one."""
+    present = json.loads(json.dumps(present))  # tuples to lists, as in the file
+    different = [key for key in sorted(stored.keys() | present.keys()) if stored.get(key) != present.get(key)]
+    if different:
+        changes = "; ".join(f"{key} was {stored.get(key)}, is {present.get(key)}" for key in different)
+        raise TrainingError(f"{path} is of another run: {changes}; use the same settings, or another --out")
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The generators of torch, CUDA, NumPy and Python: (tensors, plain data)."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    tensors = {"random/torch": torch.get_rng_state(), "random/numpy": torch.from_numpy(keys.astype(np.int64))}
+    if torch.cuda.is_available():
+        tensors |= {f"random/cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return tensors, {"numpy": [kind, position, has_gauss, cached], "python": random.getstate()}
+
+
+def _set_random_state(tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+    torch.set_rng_state(tensors["random/torch"])
+    kind, position, has_gauss, cached = plain["numpy"]
+    keys = tensors["random/numpy"].numpy().astype(np.uint32)
+    np.random.set_state((kind, keys, position, has_gauss, cached))
+    version, state, gauss = plain["python"]
+    random.setstate((version, tuple(state), gauss))
+    cuda = [value for key, value in sorted(tensors.items()) if key.startswith("random/cuda")]
+    if cuda and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(cuda)

@@ -1,0 +1,99 @@
+"""Written logs of a fit: a text file that a person can follow, and TensorBoard."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adcore.errors import ConfigError
+from adcore.training.callbacks import Callback
+
+if TYPE_CHECKING:
+    from adcore.training.trainer import Trainer
+
+EVERY = 10.0  # seconds between two lines within an epoch
+
+
+class DetailLog(Callback):
+    """`training_detail.log`: what is fitted, losses in the middle and at the end of each epoch, validations, the end."""
+
+    def __init__(self, path: Path, append: bool = False) -> None:
+        self.path, self.append = path, append
+        self._file, self._last = None, 0.0
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Open the file and write what is fitted."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "a" if self.append else "w", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        fit, parameters = trainer.fit, sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+        name = trainer.model.card.name if trainer.model.card else type(trainer.model).__name__
+        self._write(
+            f"{name}: {fit.num_images} images, {parameters:,} trainable parameters, {fit.plan.total_steps} steps"
+        )
+        if fit.step:
+            self._write(f"resumed at epoch {fit.epoch}, step {fit.step}")
+
+    def on_step_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
+        """A line now and then."""
+        if time.monotonic() - self._last >= EVERY:
+            self._last = time.monotonic()
+            self._write(f"epoch {trainer.fit.epoch} step {trainer.fit.step} {_words(logs)}")
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """The mean losses of the epoch."""
+        means = next((entry for entry in reversed(trainer.history) if "step" not in entry), {})
+        self._write(f"epoch {trainer.fit.epoch} done, step {trainer.fit.step} {_words(means)}")
+
+    def on_validation_end(self, trainer: Trainer, value: float) -> None:
+        """The monitored value."""
+        self._write(f"step {trainer.fit.step} {trainer.plan.monitor} {value:.6g}")
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Why it ended."""
+        if self._file:
+            self._write(f"end at step {trainer.fit.step}: {trainer.stop_reason or 'all steps done or stopped'}")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()
+
+    def _write(self, line: str) -> None:
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), line, file=self._file, flush=True)
+
+
+class TensorBoardLogs(Callback):
+    """Scalars of every step, and validations, for TensorBoard; ConfigError where it is not installed."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ConfigError('TensorBoard is not installed: pip install "adcore[tensorboard]"') from None
+        self._make = lambda: SummaryWriter(str(folder))
+        self._writer = None
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Open the folder."""
+        self._writer = self._make()
+
+    def on_step_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
+        """Losses and learning rates."""
+        for key, value in logs.items():
+            self._writer.add_scalar(f"train/{key}", value, trainer.fit.step)
+        for name, optimization in trainer.optimizations.items():
+            self._writer.add_scalar(f"lr/{name}", optimization.optimizer.param_groups[0]["lr"], trainer.fit.step)
+
+    def on_validation_end(self, trainer: Trainer, value: float) -> None:
+        """The monitored value."""
+        self._writer.add_scalar(f"val/{trainer.plan.monitor}", value, trainer.fit.step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._writer:
+            self._writer.close()
+
+
+def _words(logs: dict[str, float]) -> str:
+    return " ".join(f"{key} {value:.6g}" for key, value in logs.items())

@@ -1,0 +1,286 @@
+"""The trainer: what a user sees of schedules, stops, resumes and failures."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from adcore.errors import ArtifactError, ConfigError, TrainingError
+from adcore.model import AnomalyModel, Prediction, Update
+from adcore.testing import tiny_batches
+from adcore.training.callbacks import Callback
+from adcore.training.logs import DetailLog, TensorBoardLogs
+from adcore.training.plan import Plan
+from adcore.training.trainer import Trainer
+from adcore.training.warmup import WarmupCosineLR
+
+
+class Toy(AnomalyModel):
+    """Two alternating optimizers, dropout and noise: everything a resume could get wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.coder = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.2)
+        )
+        self.judge = torch.nn.Conv2d(4, 3, 1)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.nan_at = None
+
+    def configure_optimizers(self, plan):
+        cosine = {"type": "warmup_cosine", "total_steps": plan.total_steps, "warmup_steps": 2}
+        return {
+            "main": plan.optimization(self.coder.parameters(), "adam", learning_rate=0.01, scheduler=cosine),
+            "judge": plan.optimization(self.judge.parameters(), "sgd", learning_rate=0.01, momentum=0.9),
+        }
+
+    def training_step(self, batch, step):
+        self.seen += len(batch.images)
+        noisy = batch.images + 0.1 * torch.randn_like(batch.images)
+        loss = (self.judge(self.coder(noisy)) - batch.images).square().mean()
+        if step == self.nan_at:
+            loss = loss * math.nan
+        yield Update(loss)
+        yield Update((self.judge(self.coder(noisy)) - batch.images).abs().mean(), "judge", {"extra": 1.0})
+
+    def forward(self, images):
+        maps = (self.judge(self.coder(images)) - images).abs().mean(1)
+        return Prediction(maps.flatten(1).amax(1), maps)
+
+
+class StopAt(Callback):
+    """A kill, as far as the trainer is concerned."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, trainer, logs):
+        if trainer.fit.step == self.step:
+            raise KeyboardInterrupt
+
+
+class Shuffled(list):
+    """Batches with the loader's `set_epoch`."""
+
+    start = 0
+
+    def set_epoch(self, epoch, start=0):
+        self.start = start
+
+    def __iter__(self):
+        return iter(self[i] for i in range(self.start, len(self)))
+
+
+def trainer(plan=None, folder=None, callbacks=(), model=None, **options) -> Trainer:
+    batches = Shuffled(tiny_batches(8, (16, 16), 2))
+    return Trainer(
+        model or Toy(),
+        plan or Plan(epochs=3, checkpoint_seconds=0),
+        batches,
+        8,
+        checkpoints=folder,
+        callbacks=callbacks,
+        **options,
+    )
+
+
+def run(seed=1, **options):
+    made = trainer(**options)
+    torch.manual_seed(seed)
+    return made, made.run()
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 4, 5, 11])
+def test_a_killed_and_resumed_fit_equals_an_undisturbed_one_to_the_last_bit(tmp_path, killed_at) -> None:
+    whole, summary = run(folder=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(folder=tmp_path / "killed", callbacks=[StopAt(killed_at)])
+    resumed = trainer(folder=tmp_path / "killed")
+    torch.manual_seed(99)  # whatever the new process starts with
+    again = resumed.run(resume=(tmp_path / "killed" / "last.safetensors").is_file()) if killed_at > 1 else None
+    if killed_at == 1:  # killed before the first checkpoint: nothing is there to go on with
+        assert not (tmp_path / "killed").exists()
+        return
+    first, second = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert again.history == summary.history
+    assert again.losses == summary.losses
+
+
+def test_more_epochs_may_be_asked_for_on_resume_but_nothing_else_may_change(tmp_path) -> None:
+    run(folder=tmp_path, identity={"model": "toy", "seed": 1})
+    made = trainer(Plan(epochs=5), tmp_path, identity={"model": "toy", "seed": 1})
+    assert made.run(resume=True).epochs == 5
+    with pytest.raises(TrainingError, match="seed was 1, is 2"):
+        trainer(folder=tmp_path, identity={"model": "toy", "seed": 2}).run(resume=True)
+    (tmp_path / "last.safetensors").write_bytes(b"broken")
+    with pytest.raises(ArtifactError, match="without --resume"):
+        trainer(folder=tmp_path).run(resume=True)
+
+
+def test_a_nan_loss_names_step_images_and_the_good_checkpoint(tmp_path) -> None:
+    model = Toy()
+    model.nan_at = 5
+    with pytest.raises(TrainingError, match=r"nan at step 5 on tiny_2\.png, tiny_3\.png; .*last\.safetensors"):
+        run(folder=tmp_path, model=model)
+    resumed = trainer(folder=tmp_path)
+    resumed.run(resume=True)
+    assert all(value.isfinite().all() for value in resumed.model.state_dict().values())
+
+
+def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(tmp_path) -> None:
+    made, _ = run(folder=tmp_path)
+    before = (tmp_path / "last.safetensors").read_bytes()
+    made.model.judge.weight.data.fill_(math.nan)
+    made._save("last")
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
+def test_max_steps_ends_the_fit_whatever_the_epochs() -> None:
+    assert run(plan=Plan(epochs=100, max_steps=6))[1].steps == 6
+
+
+class Scripted:
+    """A validation that gives one AUROC after the other."""
+
+    def __init__(self, *values):
+        self.values = list(values)
+
+    def __call__(self, model):
+        assert model.fitted
+        return self.values.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "epochs", "best", "words"),
+    [
+        ({"patience": 2}, (0.5, 0.7, 0.6, 0.7, 0.9), 4, 2, "did not improve on 0.7 in 2"),
+        ({"patience": 1, "min_delta": 0.05}, (0.5, 0.7, 0.74, 0.9), 3, 2, "did not improve"),
+        ({"target": 0.8}, (0.5, 0.8, 0.9), 2, 2, "reached the target"),
+    ],
+)
+def test_early_stopping_keeps_the_best_weights(tmp_path, options, values, epochs, best, words) -> None:
+    plan = Plan(epochs=9, monitor="val_image_auroc", **options)
+    made, summary = run(plan=plan, folder=tmp_path, val_loader=list, validate=Scripted(*values))
+    assert summary.epochs == epochs
+    assert words in summary.stop_reason
+    assert made.model.seen == 8 * best  # images seen when the weights were the best
+
+
+def test_validation_loss_leaves_the_fit_as_it_is(tmp_path) -> None:
+    validation = tiny_batches(2, (16, 16), 1, seed=5)
+    watched, summary = run(plan=Plan(epochs=3, monitor="val_loss"), val_loader=lambda: validation)
+    alone, _ = run(plan=Plan(epochs=3))
+    losses = [entry["val_loss"] for entry in summary.history if "val_loss" in entry]
+    assert len(losses) == 3
+    assert losses[2] < losses[0]
+    same = {key: value for key, value in watched.model.state_dict().items() if key != "seen"}
+    assert all(torch.equal(value, alone.model.state_dict()[key]) for key, value in same.items())
+
+
+def test_monitoring_without_validation_images_is_refused() -> None:
+    with pytest.raises(ConfigError, match="needs validation images"):
+        trainer(Plan(monitor="val_loss"))
+
+
+def test_accumulated_batches_equal_one_large_batch() -> None:
+    class Plain(Toy):
+        def __init__(self):
+            super().__init__()
+            self.coder = torch.nn.Conv2d(3, 4, 1)
+
+        def configure_optimizers(self, plan):
+            return {"main": plan.optimization(self.parameters(), "sgd", learning_rate=0.1)}
+
+        def training_step(self, batch, step):
+            yield Update((self.judge(self.coder(batch.images)) - batch.images).square().mean())
+
+    small = Trainer(Plain(), Plan(accumulate=4), tiny_batches(8, (16, 16), 2), 8)
+    large = Trainer(Plain(), Plan(), tiny_batches(8, (16, 16), 8), 8)
+    small.run(), large.run()
+    for ours, theirs in zip(small.model.parameters(), large.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_gradients_are_clipped_and_watched() -> None:
+    norms = []
+
+    class Watch(Callback):
+        def on_step_end(self, trainer, logs):
+            assert logs["grad/nan_count"] == 0
+            norms.append(max(float(p.grad.norm()) for p in trainer.model.judge.parameters()))
+
+    _, summary = run(plan=Plan(clip_norm=1e-3, monitor_gradients=True), callbacks=[Watch()])
+    assert summary.losses["grad/total_norm"] > 1e-3  # the norm before clipping
+    assert max(norms) <= 1e-3 * 1.01
+
+
+def test_mixed_precision_on_a_cpu_is_refused_not_ignored() -> None:
+    with pytest.raises(ConfigError, match="needs a CUDA device"):
+        trainer(Plan(precision="mixed"))
+
+
+@pytest.mark.parametrize(
+    ("config", "rates"),
+    [
+        ({"type": "steplr", "step_size": 2, "gamma": 0.5}, [1.0, 1.0, 0.5, 0.5, 0.25]),
+        ({"type": "cosine", "T_max": 4, "eta_min": 0.2}, [1.0, 0.8828427, 0.6, 0.3171573, 0.2]),
+    ],
+)
+def test_schedules_from_configuration(config, rates) -> None:
+    optimization = Plan(scheduler=config).optimization([torch.nn.Parameter(torch.zeros(1))], learning_rate=1.0)
+    seen = []
+    for _ in rates:
+        seen.append(optimization.optimizer.param_groups[0]["lr"])
+        optimization.optimizer.step()
+        optimization.scheduler.step()
+    assert seen == pytest.approx(rates)
+
+
+def test_warm_up_then_cosine() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = WarmupCosineLR(optimizer, total_steps=12, warmup_steps=4, final_ratio=0.1)
+    seen = []
+    for _ in range(13):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert seen[:5] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
+    assert seen[8] == pytest.approx(2.0 * 0.55)
+    assert seen[12] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (Plan(optimizer="adma"), "unknown optimizer 'adma'; valid ones: adam"),
+        (Plan(scheduler={"type": "steps"}), "unknown scheduler type 'steps'; valid ones: steplr"),
+        (Plan(scheduler={"type": "steplr", "size": 1}), "has no option 'size'; valid ones: step_size"),
+    ],
+)
+def test_wrong_optimizers_and_schedules_list_the_valid_ones(plan, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        plan.optimization([torch.nn.Parameter(torch.zeros(1))], learning_rate=1.0)
+
+
+def test_another_optimizer_keeps_the_weight_decay_alone() -> None:
+    plan = Plan(optimizer="adamw", learning_rate=0.5)
+    made = plan.optimization(
+        [torch.nn.Parameter(torch.zeros(1))], "sgd", learning_rate=1.0, momentum=0.9, weight_decay=0.1
+    )
+    assert type(made.optimizer).__name__ == "AdamW"
+    assert (made.optimizer.defaults["lr"], made.optimizer.defaults["weight_decay"]) == (0.5, 0.1)
+
+
+def test_the_logs_say_what_happened(tmp_path) -> None:
+    logs = [DetailLog(tmp_path / "training_detail.log"), TensorBoardLogs(tmp_path / "tensorboard_logs")]
+    run(callbacks=logs)
+    for log in logs:
+        log.close()
+    text = (tmp_path / "training_detail.log").read_text()
+    assert "12 steps" in text
+    assert text.count("done, step") == 3
+    assert "judge_loss" in text
+    assert any((tmp_path / "tensorboard_logs").iterdir())
