@@ -1,5 +1,8 @@
 """Every card of adm-distill keeps the contract of adcore."""
 
+from typing import ClassVar
+
+import pytest
 from adcore.testing import ModelConformance
 
 
@@ -13,3 +16,16 @@ class TestSTFPMResnet18(ModelConformance):
 
 class TestSTFPMLite0(ModelConformance):
     model = "stfpm-efficientnet-lite0"
+
+
+class TestEfficientADSmall(ModelConformance):
+    model = "efficientad-small"
+    image_size = 256  # its autoencoder takes no less
+    images = 2
+    epochs = 1
+    overrides: ClassVar = {"teacher": "random"}
+
+
+@pytest.mark.slow  # the same code as the small one, three times the work
+class TestEfficientADMedium(TestEfficientADSmall):
+    model = "efficientad-medium"

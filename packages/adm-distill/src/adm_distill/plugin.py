@@ -15,6 +15,25 @@ _STFPM = {
     "batch_size": 16,
     "published": "95.5 / 97.0",
 }
+_EFFICIENTAD = {
+    "target": "adm_distill.efficientad:EfficientAD",
+    "family": "distillation",
+    "title": "EfficientAD",
+    "paper": "Batzner, Heckler, König, EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level Latencies, "
+    "WACV 2024",
+    "year": 2024,
+    "summary": "A student and an autoencoder repeat a tiny distilled teacher; local and logical faults are where they fail.",
+    "epochs": 20,
+    "batch_size": 1,
+    "normalization": "none",
+}
+
+
+def _needs(size: str) -> tuple[str, ...]:
+    return (
+        f"teacher weights pretrained_teacher_{size}.pth, or natural images and a backbone to distil one (teacher=distill)",
+        "folder of natural images as penalty (recommended: penalty_images)",
+    )
 
 
 @hookimpl
@@ -23,4 +42,20 @@ def adcore_register_models() -> list[ModelCard]:
         ModelCard(name="stfpm", config={"backbone": "resnet50"}, **_STFPM),
         ModelCard(name="stfpm-resnet18", config={"backbone": "resnet18"}, **_STFPM),
         ModelCard(name="stfpm-efficientnet-lite0", config=_LITE0, **_STFPM),
+        ModelCard(
+            name="efficientad-small",
+            aliases=("efficientad-s",),
+            config={"size": "small"},
+            needs=_needs("small"),
+            published="98.8 / -",
+            **_EFFICIENTAD,
+        ),
+        ModelCard(
+            name="efficientad-medium",
+            aliases=("efficientad",),
+            config={"size": "medium"},
+            needs=_needs("medium"),
+            published="99.1 / -",
+            **_EFFICIENTAD,
+        ),
     ]
