@@ -1,0 +1,166 @@
+"""Exact nearest neighbours in a memory bank: a cheap lower bound first, true distances only for what it cannot rule out."""
+
+from __future__ import annotations
+
+import torch
+from adcore.errors import ConfigError
+from torch import Tensor
+
+GROUPS = 512  # entries i with equal i mod GROUPS form a group, ruled out together by its smallest bound
+BOUNDS = 2**22  # bounds held at a time
+GATHERED = 2**19  # numbers gathered at a time for true distances
+SLACK = 1e-5  # largest relative rounding error of a float32 product, with a margin
+PAIR_COST = 64  # a true distance, gathered, costs as much as that many in a matrix product (measured on CPUs)
+AXES = (14, 30, 62, 94, 126)  # numbers of axes to choose from; with two columns more, multiples of 16
+SAMPLE = 4096  # entries the axes are fitted to
+PROBES = 64  # entries that try how many axes cost least
+MOST_TIES = 64  # where even more entries are equal but for rounding, those with the smallest bounds
+
+
+class NearestNeighbours:
+    """Exact Euclidean nearest neighbours in `bank` (M, D) floating point.
+
+    A distance never grows by an orthonormal projection P, and with r = |x - Px| for what P leaves out
+    |q - b|^2 >= |Pq - Pb|^2 + (r_q - r_b)^2 = |q|^2 + |b|^2 - 2 (Pq.Pb + r_q r_b), so one product of short vectors bounds
+    all distances from below. P takes the bank's principal axes, as many as cost least on the bank's own entries.
+    Everything here follows from the bank alone. It takes the memory of the bank once more.
+    """
+
+    def __init__(self, bank: Tensor) -> None:
+        if bank.ndim != 2 or len(bank) == 0:
+            raise ConfigError(f"a bank is (M, D) with at least one entry, got {tuple(bank.shape)}")
+        self.bank = bank.detach()  # true distances are taken from it as it is
+        self.center = self.bank.mean(0)  # about it norms are small, and so is the rounding of products
+        centered = self.bank - self.center
+        norms = centered.square().sum(1)  # |b|^2: (M,)
+        self.axes = choose_axes(centered, norms) if bank.device.type == "cpu" else None  # (D, d) or None
+        self.full = _table(centered, norms)
+        self.short = None if self.axes is None else _table(_shorten(centered, norms, self.axes), norms)
+
+    @torch.no_grad()
+    def query(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """Distances and indices of the `k` nearest entries of each query, nearest first: (Q, D) -> (Q, k), (Q, k) int64.
+
+        Of entries at equal distance the first comes first. A query's result does not depend on the others in the call.
+        Raises ConfigError where the bank has fewer than `k` entries or another D.
+        """
+        size, dims = self.bank.shape
+        if not 1 <= k <= size:
+            raise ConfigError(f"cannot find {k} neighbours in a bank of {size}; ask for 1 to {size}")
+        if queries.ndim != 2 or queries.shape[1] != dims:
+            raise ConfigError(f"queries must be (Q, {dims}) like the bank, got {tuple(queries.shape)}")
+        rows = max(1, BOUNDS // self.full.shape[1])
+        buffer = queries.new_empty(
+            min(rows, len(queries)) * self.full.shape[1]
+        )  # fresh memory costs more than products
+        distances, indices = queries.new_empty(len(queries), k), queries.new_empty(len(queries), k, dtype=torch.int64)
+        for i in range(0, len(queries), rows):
+            part = slice(i, i + rows)
+            distances[part], indices[part] = self._search(queries[part], k, self.short is not None, buffer)
+        return distances, indices
+
+    def _search(self, queries: Tensor, k: int, short: bool, buffer: Tensor) -> tuple[Tensor, Tensor]:
+        """`query` for as many queries as `buffer` has room for bounds; `short` takes the bound, else the full product."""
+        size = len(self.bank)
+        x = queries - self.center
+        norms = x.square().sum(1)  # |q|^2: (Q,)
+        table = self.short if short else self.full
+        if short:
+            x = _shorten(x, norms, self.axes)
+        x = torch.cat([-x, torch.ones_like(norms)[:, None]], 1)
+        bounds = buffer[: len(x) * table.shape[1]].view(len(x), -1)
+        torch.mm(x, table, out=bounds)  # lower bounds of (|q - b|^2 - |q|^2) / 2
+        groups = GROUPS if k <= GROUPS else table.shape[1]
+        members = bounds.view(len(x), -1, groups)  # (Q, members, groups)
+        lowest = members.amin(1)  # (Q, groups); amin is a tenth of argmin
+
+        # Any k entries bound the distance of the k-th nearest from above; these are close to the nearest.
+        query = torch.arange(len(x), device=x.device)[:, None].expand(-1, k)
+        group = lowest.topk(k, largest=False).indices if k > 1 else lowest.argmin(1, keepdim=True)
+        first = members[query, :, group].argmin(2) * groups + group  # (Q, k)
+        reach = self._squared(queries, query.flatten(), first.flatten()).view(len(x), k).amax(1)
+        limit = (reach * (1 + SLACK) - norms * (1 - SLACK)) / 2
+
+        near = lowest <= limit[:, None]
+        most = max(2 * k, size // PAIR_COST if short else MOST_TIES)
+        crowded = near.sum(1) > most
+        query, group = (near & ~crowded[:, None]).nonzero(as_tuple=True)
+        hit, member = (members[query, :, group] <= limit[query, None]).nonzero(as_tuple=True)
+        query, entry = query[hit], member * groups + group[hit]
+        again = crowded.nonzero()[:, 0]
+        if len(again) and not short:
+            ties = bounds[again].topk(most, largest=False).indices
+            query = torch.cat([query, again.repeat_interleave(most)])
+            entry = torch.cat([entry, ties.flatten()])
+        distances, indices = self._nearest(queries, query, entry, k, again if short else again[:0])
+        if len(again) and short:
+            distances[again], indices[again] = self._search(queries[again], k, False, buffer)
+        return distances, indices
+
+    def _nearest(self, queries: Tensor, query: Tensor, entry: Tensor, k: int, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """The `k` pairs with the smallest true distance of each query but those in `skip`."""
+        query, entry = torch.cat([query, skip.repeat_interleave(k)]), torch.cat([entry, skip.new_zeros(len(skip) * k)])
+        order = entry.argsort()
+        query, entry = query[order], entry[order]
+        squared = self._squared(queries, query, entry)
+        order = squared.argsort(stable=True)
+        order = order[query[order].argsort(stable=True)]  # by query, then distance, then entry
+        counts = query.bincount(minlength=len(queries))
+        order = order[(counts.cumsum(0) - counts)[:, None] + torch.arange(k, device=order.device)]
+        return squared[order].sqrt(), entry[order]
+
+    def _squared(self, queries: Tensor, query: Tensor, entry: Tensor) -> Tensor:
+        """Squared distances of pairs, from the difference itself: accurate however close they are."""
+        step = max(1, GATHERED // queries.shape[1])
+        parts = zip(query.split(step), entry.split(step), strict=True)
+        return torch.cat([(queries[q] - self.bank[e]).square_().sum(1) for q, e in parts])
+
+
+def choose_axes(centered: Tensor, norms: Tensor) -> Tensor | None:
+    """The leading principal axes (D, d) of `centered` (M, D) that make a search cheapest, or None for the full product.
+
+    Each of a few entries searches for its nearest other: what is counted is how many the bound with d axes leaves.
+    """
+    size, dims = centered.shape
+    most = max((d for d in AXES if d <= min(dims // 2, size // 2)), default=0)
+    if not most:
+        return None
+    sample = centered[:: -(-size // SAMPLE)]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        axes = torch.pca_lowrank(sample, most, center=False)[2]  # orthonormal; the bound holds for any such axes
+    probes = torch.arange(0, size, -(-size // PROBES), device=centered.device)
+    rows = torch.arange(len(probes), device=centered.device)
+    products = centered[probes] @ centered.t()
+    squared = norms[probes, None] + norms - 2 * products
+    squared[rows, probes] = torch.inf
+    nearest = squared.amin(1, keepdim=True)
+    best, cheapest = None, float(size * dims)
+    for d in AXES:
+        if d > most:
+            break
+        short = _shorten(centered, norms, axes[:, :d])
+        bounds = norms[probes, None] + norms - 2 * short[probes] @ short.t()
+        bounds[rows, probes] = torch.inf
+        left = (bounds <= nearest).sum().item() / len(probes)
+        cost = size * d + left * PAIR_COST * dims
+        if cost < cheapest:
+            best, cheapest = axes[:, :d].contiguous(), cost
+    return best
+
+
+def _shorten(x: Tensor, norms: Tensor, axes: Tensor) -> Tensor:
+    """Coordinates along the axes, and the norm of the rest, rounded up: (N, D), |x|^2 (N,), (D, d) -> (N, d + 1)."""
+    leading = x @ axes
+    rest = (norms * (1 + SLACK) - leading.square().sum(1)).clamp_(min=0).sqrt_()
+    return torch.cat([leading, rest[:, None]], 1)
+
+
+def _table(x: Tensor, norms: Tensor) -> Tensor:
+    """[b, |b|^2/2] of all entries as columns, and columns that are never near up to whole groups: (d + 1, M')."""
+    size, dims = x.shape
+    table = x.new_zeros(dims + 1, -(-size // GROUPS) * GROUPS)
+    table[:dims, :size] = x.t()
+    table[dims] = torch.inf
+    table[dims, :size] = norms * (1 - SLACK) / 2
+    return table
