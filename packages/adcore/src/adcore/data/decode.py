@@ -58,6 +58,10 @@ def decode(path: str | Path) -> Pixels:
         raise DataError(f"{path}: no permission to read it; check the file's owner and mode") from None
     except Image.UnidentifiedImageError:
         raise DataError(f"{path}: not a {', '.join(FORMATS)} image, or its header is damaged; {RETRY}") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{path}: {_first_line(error)}; cut it into tiles, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        ) from None
     except Exception as error:  # on damaged data the decoders raise anything: OSError, struct.error, IndexError, ...
         raise DataError(f"{path}: cannot be decoded, perhaps truncated ({_first_line(error)}); {RETRY}") from error
 
