@@ -1,0 +1,238 @@
+"""Dinomaly: a decoder that cannot help attending everywhere reconstructs what a frozen DINOv2 sees in normal images.
+
+Guo et al., Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised Anomaly Detection, CVPR 2025.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated
+
+import timm
+import torch
+import torch.nn.functional as F
+from adcore.backbones.features import create_backbone
+from adcore.errors import ConfigError
+from adcore.maps import gaussian_blur, upsample
+from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
+from adcore.registry import backbone_card
+from adcore.training.plan import Plan
+from pydantic import Field
+from torch import Tensor, nn
+
+from adm_foundation.dinomaly_losses import cosine_distances, hard_mining_loss
+from adm_foundation.optimizers import StableAdamW
+
+SCORE_SIZE = (256, 256)  # maps are compared at this size, whatever the input's
+
+
+class TokenEncoder(nn.Module):
+    """Tokens of some blocks of a frozen vision transformer, running no block beyond the last one asked for."""
+
+    def __init__(self, backbone: str, target_layers: tuple[int, ...], weights: str) -> None:
+        super().__init__()
+        self.target_layers = target_layers
+        with torch.device("meta"):
+            depth = len(timm.create_model(backbone_card(backbone).architecture).blocks)
+        if not 0 <= min(target_layers) <= max(target_layers) < depth:
+            raise ConfigError(f"target_layers {target_layers}: backbone '{backbone}' has the layers 0 to {depth - 1}")
+        needed = max(target_layers) + 1
+        self.net = create_backbone(backbone, weights, frozen=True, dynamic_img_size=True, depth=needed)
+        self.net.norm = nn.Identity()  # intermediate tokens are not normalised
+        self.prefix: int = self.net.num_prefix_tokens  # R
+        self.patch: int = self.net.patch_embed.patch_size[0]
+        self.dim: int = self.net.embed_dim
+        self.heads: int = self.net.blocks[0].attn.num_heads
+
+    def train(self, mode: bool = True) -> TokenEncoder:
+        """The encoder is frozen: it stays in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> tokens (B, R + N, C) of each target layer: R class and register tokens, then N patches."""
+        height, width = images.shape[-2:]
+        if height % self.patch or width % self.patch:
+            near = " x ".join(str(max(1, round(side / self.patch)) * self.patch) for side in (height, width))
+            raise ConfigError(f"image size {height} x {width} is not a multiple of {self.patch}; nearest: {near}")
+        net = self.net
+        patches = net.patch_embed(images)  # (B, H/14, W/14, C)
+        prefix, positions = [net.cls_token], self._positions(patches.shape[1:3])
+        if net.reg_token is not None:
+            prefix.append(net.reg_token)
+        prefix = torch.cat(prefix, dim=1)  # (1, R, C)
+        if not net.no_embed_class:  # without registers the class token has a position too
+            prefix = prefix + net.pos_embed[:, :1]
+        x = torch.cat([prefix.expand(len(images), -1, -1), patches.flatten(1, 2) + positions], dim=1)
+        layers = []
+        for i, block in enumerate(net.blocks):
+            x = block(x)
+            if i in self.target_layers:
+                layers.append(x)
+        return layers
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        """Position embeddings of the patches at this grid size; bicubic without antialiasing, as DINOv2 resizes them."""
+        learned = self.net.pos_embed[:, -math.prod(self.net.patch_embed.grid_size) :]  # (1, 37 * 37, C)
+        if tuple(grid) == self.net.patch_embed.grid_size:
+            return learned
+        maps = learned.unflatten(1, self.net.patch_embed.grid_size).permute(0, 3, 1, 2)
+        return F.interpolate(maps, tuple(grid), mode="bicubic").flatten(2).transpose(1, 2)
+
+
+class Mlp(nn.Module):
+    """Two linear layers; as the bottleneck its dropout is the only noise of the whole method."""
+
+    def __init__(self, dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim, bias=False)
+        self.fc2 = nn.Linear(4 * dim, dim, bias=False)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(self.drop(x))))))
+
+
+class LinearAttention(nn.Module):
+    """Attention with phi(x) = elu(x) + 1 in place of the softmax: it cannot focus, so it cannot copy single tokens.
+
+    Katharopoulos et al., Transformers are RNNs, ICML 2020.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, N, d)
+        q, k = F.elu(q) + 1, F.elu(k) + 1
+        context = k.transpose(-2, -1) @ v  # (B, heads, d, d)
+        weight = q @ k.sum(-2).unsqueeze(-1)  # (B, heads, N, 1)
+        return self.proj(((q @ context) / weight).transpose(1, 2).flatten(2))
+
+
+class DecoderBlock(nn.Module):
+    """A pre-norm transformer block with linear attention."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-8)
+        self.attn = LinearAttention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-8)
+        self.mlp = Mlp(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def mean_of(layers: list[Tensor], indices: tuple[int, ...] | None = None) -> Tensor:
+    """Mean of the tokens of some layers, of all where no indices are given."""
+    return torch.stack(layers if indices is None else [layers[i] for i in indices]).mean(0)
+
+
+class Dinomaly(AnomalyModel):
+    """Encoder, noisy bottleneck, decoder; the score is the cosine distance between groups of encoder and decoder layers.
+
+    Input (B, 3, H, W), sides multiples of the encoder's patch size. Scores and maps lie in [0, 2].
+    """
+
+    def __init__(
+        self,
+        backbone: Annotated[str, Field(description="a DINOv2 encoder, with or without registers")] = (
+            "dinov2_vit_base_14"
+        ),
+        weights: Annotated[str, Field(description='"pretrained", "random" or a file')] = "pretrained",
+        target_layers: Annotated[
+            tuple[int, ...], Field(min_length=1, description="encoder blocks to reconstruct, from 0")
+        ] = (*range(2, 10),),
+        encoder_groups: Annotated[
+            tuple[tuple[int, ...], ...], Field(min_length=1, description="target layers averaged together")
+        ] = ((0, 1, 2, 3), (4, 5, 6, 7)),
+        decoder_groups: Annotated[
+            tuple[tuple[int, ...], ...], Field(min_length=1, description="decoder blocks, from the last to the first")
+        ] = ((0, 1, 2, 3), (4, 5, 6, 7)),
+        decoder_depth: Annotated[int, Field(ge=1, description="blocks of the decoder")] = 8,
+        bottleneck_dropout: Annotated[float, Field(ge=0, lt=1, description="noise of the bottleneck")] = 0.2,
+        mining_share: Annotated[float, Field(ge=0, le=1, description="share of easy locations in the end")] = 0.9,
+        mining_steps: Annotated[int, Field(ge=1, description="steps in which that share grows from 0")] = 1000,
+        mining_factor: Annotated[float, Field(ge=0, le=1, description="gradients of easy locations times this")] = 0.1,
+        max_ratio: Annotated[float, Field(gt=0, le=1, description="share of pixels whose mean is the score")] = 0.01,
+    ) -> None:
+        super().__init__()
+        _check_groups(encoder_groups, len(target_layers), "encoder_groups")
+        _check_groups(decoder_groups, decoder_depth, "decoder_groups")
+        if len(encoder_groups) != len(decoder_groups):
+            raise ConfigError(
+                f"{len(encoder_groups)} encoder_groups need as many decoder_groups ({len(decoder_groups)})"
+            )
+        self.encoder_groups, self.decoder_groups = encoder_groups, decoder_groups
+        self.mining_share, self.mining_steps, self.mining_factor = mining_share, mining_steps, mining_factor
+        self.max_ratio = max_ratio
+        self.encoder = TokenEncoder(backbone, target_layers, weights)
+        self.bottleneck = Mlp(self.encoder.dim, bottleneck_dropout)
+        self.decoder = nn.ModuleList(DecoderBlock(self.encoder.dim, self.encoder.heads) for _ in range(decoder_depth))
+        for module in (*self.bottleneck.modules(), *self.decoder.modules()):
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.01, a=-0.03, b=0.03)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def groups(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """(B, 3, H, W) -> encoder and decoder tokens (B, N, C), one of each a group."""
+        layers = self.encoder(images)
+        x = self.bottleneck(mean_of(layers))
+        blocks = []
+        for block in self.decoder:
+            x = block(x)
+            blocks.append(x)
+        blocks.reverse()  # the first decoder block answers to the deepest encoder layers
+        prefix = self.encoder.prefix
+        encoded = [mean_of(layers, group)[:, prefix:] for group in self.encoder_groups]
+        decoded = [mean_of(blocks, group)[:, prefix:] for group in self.decoder_groups]
+        return encoded, decoded
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Score preprocessed images (B, 3, H, W): mean of the top `max_ratio` pixels of the blurred map."""
+        rows, columns = (side // self.encoder.patch for side in images.shape[-2:])
+        distances = cosine_distances(*self.groups(images)).mean(1)  # (B, N)
+        maps = upsample(distances.unflatten(1, (rows, columns)), images.shape[-2:], align_corners=True)
+        blurred = gaussian_blur(upsample(maps, SCORE_SIZE), sigma=4.0, kernel_size=5).flatten(1)
+        count = max(1, int(blurred.shape[1] * self.max_ratio))
+        return Prediction(blurred.topk(count, dim=1).values.mean(1), maps)
+
+    def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
+        """Reconstruct; the share of easy locations that hold back their gradients grows with `step`."""
+        encoded, decoded = self.groups(batch.images)
+        easy_share = self.mining_share * min(1.0, step / self.mining_steps)  # p
+        yield Update(hard_mining_loss(encoded, decoded, easy_share, self.mining_factor))
+
+    def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
+        """StableAdamW, 2e-3 to 2e-4 along a cosine after a warm-up of 100 steps, gradients clipped to 0.1."""
+        optimization = plan.optimization(
+            [p for p in self.parameters() if p.requires_grad],
+            StableAdamW,
+            learning_rate=2e-3,
+            weight_decay=1e-4,
+            amsgrad=True,
+            scheduler={
+                "type": "warmup_cosine",
+                "total_steps": plan.total_steps,
+                "warmup_steps": min(100, plan.total_steps // 2),
+                "final_ratio": 0.1,
+            },
+            clip_norm=0.1,
+        )
+        return {"main": optimization}
+
+
+def _check_groups(groups: tuple[tuple[int, ...], ...], count: int, name: str) -> None:
+    wrong = [i for group in groups for i in group if not 0 <= i < count]
+    if wrong or not all(groups):
+        raise ConfigError(f"{name} {groups} must hold numbers from 0 to {count - 1}, and no group may be empty")

@@ -1,0 +1,43 @@
+"""What adm-foundation registers: cards only, no torch."""
+
+from adcore.cards import ModelCard
+from adcore.hookspecs import hookimpl
+
+_DINOMALY = {
+    "target": "adm_foundation.dinomaly:Dinomaly",
+    "family": "foundation",
+    "title": "Dinomaly",
+    "paper": "Guo et al., Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised Anomaly Detection, CVPR 2025",
+    "year": 2025,
+}
+_SUMMARY = "A noisy bottleneck and a linear-attention decoder reconstruct groups of DINOv2 layers."
+_LARGE_LAYERS = (4, 6, 8, 10, 12, 14, 16, 18)
+_BATCH_SIZES = {
+    "small": {224: 32, 392: 24, 448: 16},
+    "base": {224: 16, 392: 12, 448: 8},
+    "large": {224: 8, 392: 6, 448: 4},
+}
+
+
+def _dinomaly(size: str, image_size: int, batch_size: int) -> ModelCard:
+    config = {"backbone": f"dinov2_vit_{size}_14"}
+    return ModelCard(
+        name=f"dinomaly-{size}-{image_size}",
+        aliases=("dinomaly",) if (size, image_size) == ("base", 392) else (),
+        config=config | ({"target_layers": _LARGE_LAYERS} if size == "large" else {}),
+        epochs=15 if image_size == 224 else 10,
+        batch_size=batch_size,
+        image_size=image_size,
+        summary=_SUMMARY,
+        published="99.6 / 98.4 (multi-class, base with registers)",
+        **_DINOMALY,
+    )
+
+
+@hookimpl
+def adcore_register_models() -> list[ModelCard]:
+    return [
+        _dinomaly(size, image_size, batch_size)
+        for size, batches in _BATCH_SIZES.items()
+        for image_size, batch_size in batches.items()
+    ]
