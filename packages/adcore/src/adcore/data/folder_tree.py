@@ -60,9 +60,8 @@ def _split(file: PurePath) -> str | None:
 def _is_mask(file: PurePath, stems: set[PurePath]) -> bool:
     if any(part.lower() in MASK_NAMES for part in file.parent.parts):
         return True
-    return (
-        mask_stem(file.name) != file.stem and file.with_name(mask_stem(file.name)) in stems
-    )  # 1_mask.png beside 1.jpg
+    stem = mask_stem(file.name)
+    return stem != file.stem and file.with_name(stem) in stems  # 1_mask.png beside 1.jpg
 
 
 def _label(image: Path, beside_normal: set[Path], beside_anomalous: set[Path], root: Path) -> tuple[int, str]:
@@ -94,10 +93,8 @@ def _label(image: Path, beside_normal: set[Path], beside_anomalous: set[Path], r
 def _match_masks(images: list[PurePath], masks: list[PurePath], root: Path) -> dict[PurePath, PurePath]:
     """Masks by image: the same name under the same folders, not counting those that say split, mask or label."""
     found: dict[PurePath, PurePath] = {}
-    for ignored in (
-        SPLIT_NAMES.keys() | MASK_NAMES,
-        KNOWN_NAMES,
-    ):  # strict first: ground_truth/crack/0 for test/crack/0
+    # strict first: ground_truth/bad/0 is for bad/0, and only without it mask/0 may be
+    for ignored in (SPLIT_NAMES.keys() | MASK_NAMES, KNOWN_NAMES):
         open_images = [image for image in images if image not in found]
         used = set(found.values())
         open_masks = {_key(mask, ignored): mask for mask in masks if mask not in used}
