@@ -1,0 +1,166 @@
+"""Plots of a run. Every function returns a matplotlib Figure and touches no global state: no pyplot, no backend, no display.
+
+Colours are Okabe and Ito's, told apart by colour-blind readers; hatches and dashes tell the same in a black-and-white print.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from adcore.evaluation.metrics import as_array, checked_scores, is_anomalous, missing_class
+from adcore.files import atomic_path
+
+NORMAL_COLOR, ANOMALOUS_COLOR, LINE_COLOR = "#0072B2", "#D55E00", "#333333"
+CONTOUR_COLOR = "#56B4E9"
+HEAT = "inferno"
+
+
+def score_histogram(scores: Any, labels: Any, threshold: float | None = None) -> Figure:
+    """How the raw image scores (N,) of normal and anomalous images lie, and where the threshold cuts them."""
+    scores, labels = checked_scores(scores, labels)
+    figure, axes = _figure("image score (raw)", "images")
+    if not scores.size:
+        return _message(figure, axes, "no image")
+    edges = np.linspace(scores.min(), scores.max(), 26) if np.ptp(scores) > 0 else 10
+    for name, chosen, color, hatch in (
+        ("normal", scores[~labels], NORMAL_COLOR, ""),
+        ("anomalous", scores[labels], ANOMALOUS_COLOR, "///"),
+    ):
+        style = {"histtype": "stepfilled", "facecolor": color + "88", "edgecolor": color, "linewidth": 1.2}
+        axes.hist(chosen, edges, label=f"{name} ({chosen.size})", hatch=hatch, **style)
+    if threshold is not None:
+        axes.axvline(threshold, color=LINE_COLOR, linestyle="--", label=f"threshold {threshold:.4g}")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def roc_plot(scores: Any, labels: Any, threshold: float | None = None) -> Figure:
+    """ROC of the raw image scores (N,), with the point where the threshold works."""
+    scores, labels = checked_scores(scores, labels)
+    figure, axes = _figure("false positive rate", "true positive rate")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=":", label="chance")
+    if reason := missing_class(labels):
+        return _message(figure, axes, f"undefined: {reason}")
+    from sklearn.metrics import auc, roc_curve
+
+    fpr, tpr, _ = roc_curve(labels, scores)
+    axes.plot(fpr, tpr, color=NORMAL_COLOR, linewidth=2, label=f"AUROC {auc(fpr, tpr):.3f}")
+    if threshold is not None:
+        predicted = is_anomalous(scores, threshold)
+        point = predicted[~labels].mean(), predicted[labels].mean()
+        axes.plot(*point, "o", color=ANOMALOUS_COLOR, markersize=8, label="at the threshold")
+    axes.legend(frameon=False, loc="lower right", fontsize=9)
+    return figure
+
+
+def sample_panel(
+    image: Any, anomaly_map: Any, mask: Any = None, value_range: tuple[float, float] | None = None
+) -> Figure:
+    """One sample in a row: image | anomaly map over the image | true mask.
+
+    `image`: (3, H, W) float, shown as it is within [0, 1], else stretched; `anomaly_map`: (H, W) raw, or None;
+    `mask`: (H, W) bool, or None where unknown. `value_range`: raw map values (lowest, highest) of the colour scale; give
+    all panels one range (`shared_range`), or a calm map will glow like a real defect.
+    """
+    image = _display(np.asarray(as_array(image), np.float32))
+    height, width = image.shape[:2]
+    figure = Figure(figsize=(6, 2 * height / width + 0.25), layout="constrained")
+    columns = figure.subplots(1, 3)
+    for axes, title in zip(columns, ("image", "anomaly map", "true mask"), strict=True):
+        axes.set_title(title, fontsize=9)
+        axes.set(xticks=[], yticks=[], frame_on=False)
+    whole = {"extent": (0, width, height, 0)}  # maps and masks of another size still cover the image
+    columns[0].imshow(image, **whole)
+    if anomaly_map is None:
+        _message(figure, columns[1], "no anomaly map")
+    else:
+        heat = np.asarray(as_array(anomaly_map), np.float32)
+        low, high = value_range or (float(heat.min()), float(heat.max()))
+        level = np.clip((heat - low) / max(high - low, 1e-12), 0, 1)
+        gray = image.mean(axis=2) * 0.75
+        columns[1].imshow(gray, cmap="gray", vmin=0, vmax=1, **whole)
+        columns[1].imshow(colormaps[HEAT](level), alpha=level**0.75 * 0.9, **whole)  # calm regions show the image
+    if mask is None:
+        _message(figure, columns[2], "not known")
+    else:
+        mask = np.asarray(as_array(mask), bool)
+        columns[2].imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", **whole)
+        if mask.any() and anomaly_map is not None:
+            columns[1].contour(mask, [0.5], colors=CONTOUR_COLOR, linewidths=1.2, extent=(0, width, 0, height))
+    return figure
+
+
+def shared_range(maps: Sequence[Any]) -> tuple[float, float]:
+    """Colour range for the panels of one run: from the median value of all maps (nothing there) to the highest."""
+    maps = [np.asarray(as_array(map_), np.float32) for map_ in maps]
+    return float(np.median([np.median(map_) for map_ in maps])), float(max(map_.max() for map_ in maps))
+
+
+def pick_samples(scores: Any, labels: Any, threshold: float | None, limit: int = 12) -> list[tuple[int, str]]:
+    """The samples worth looking at, as (index, why), at most `limit`.
+
+    Missed ones and false alarms first, the gravest first; then those nearest to the threshold, then the most anomalous.
+    The groups take turns until all places are taken, so that each is shown.
+    """
+    scores, labels = checked_scores(scores, labels)
+    order = [int(i) for i in np.argsort(-scores, kind="stable")]
+    groups: dict[str, list[int]] = {}
+    if threshold is not None:
+        predicted = is_anomalous(scores, threshold)
+        groups["missed"] = [i for i in reversed(order) if labels[i] and not predicted[i]]
+        groups["false alarm"] = [i for i in order if predicted[i] and not labels[i]]
+        groups["least certain"] = sorted(order, key=lambda i: abs(scores[i] - threshold))
+    groups["most anomalous"] = order
+    picked: dict[int, str] = {}
+    while len(picked) < min(limit, len(order)):
+        for why, members in groups.items():
+            worst = next((i for i in members if i not in picked), None)
+            if worst is not None and len(picked) < limit:
+                picked[worst] = why
+    ranks = list(groups)
+    return sorted(picked.items(), key=lambda pair: ranks.index(pair[1]))
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write the figure (format by suffix: .png, .svg, .pdf, .jpg); a broken file never has the final name."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def figure_data_uri(figure: Figure, kind: str = "png") -> str:
+    """The figure as a data URI, to stand in an html file by itself; `kind`: "svg" for lines, "jpeg" for photographs, "png"."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    mime = "svg+xml" if kind == "svg" else kind
+    return f"data:image/{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.2, 3.9), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _message(figure: Figure, axes: Axes, text: str) -> Figure:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#666666")
+    return figure
+
+
+def _display(image: np.ndarray) -> np.ndarray:
+    """(3, H, W) -> (H, W, 3) in [0, 1]; values outside (a raw TIFF, a normalised tensor) are stretched to it."""
+    image = image.transpose(1, 2, 0)
+    low, high = float(image.min()), float(image.max())
+    return image if low >= 0 and high <= 1 else (image - low) / max(high - low, 1e-12)

@@ -1,0 +1,139 @@
+"""The report of a run: one html file that needs nothing else, for a browser without network, a phone or a printer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adcore.evaluation.metrics import Metrics
+from adcore.evaluation.thresholds import Threshold
+from adcore.files import write_text
+
+if TYPE_CHECKING:  # matplotlib is loaded only by those who draw
+    from matplotlib.figure import Figure
+
+MAX_ROWS = 200  # of a list of images; predictions.csv has them all
+
+MEANINGS = {
+    "image_auroc": ("Image AUROC", "chance that an anomalous image scores higher than a normal one; 0.5 is guessing"),
+    "image_aupr": ("Image AUPR", "precision averaged over all recall levels (average precision)"),
+    "image_f1_max": ("Image F1-max", "F1 at the best threshold there is for these images"),
+    "tpr_at_fpr_1": ("TPR at 1 % FPR", "share of anomalous images found while at most 1 in 100 normal ones is flagged"),
+    "tpr_at_fpr_5": ("TPR at 5 % FPR", "the same for at most 5 in 100"),
+    "precision": ("Precision", "share of flagged images that are anomalous, at the threshold"),
+    "recall": ("Recall", "share of anomalous images that are flagged, at the threshold"),
+    "accuracy": ("Accuracy", "share of right decisions, at the threshold"),
+    "f1": ("F1", "harmonic mean of precision and recall, at the threshold"),
+    "pixel_auroc": ("Pixel AUROC", "chance that an anomalous pixel scores higher than a normal one"),
+    "pixel_aupr": ("Pixel AUPR", "average precision over pixels; low where defects are small"),
+    "pixel_f1_max": ("Pixel F1-max", "F1 over pixels at the best threshold for these maps"),
+    "aupro": ("AUPRO", "share of each defect region that is found, averaged up to 30 % false positive pixels"),
+}
+HEADLINE = ("image_auroc", "pixel_auroc", "aupro")
+
+
+@dataclass(frozen=True)
+class PredictionRow:
+    """One image of the test set; `predicted` is None where there is no threshold."""
+
+    path: str
+    label: int  # 0 normal, 1 anomalous
+    score: float  # raw
+    predicted: int | None
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure with its words; `kind` as in `plots.figure_data_uri`."""
+
+    title: str
+    figure: Figure
+    caption: str = ""
+    kind: str = "svg"
+
+
+@dataclass
+class ReportData:
+    """Everything a report shows; whatever is empty is left out of the page."""
+
+    title: str  # model, dataset, category
+    metrics: Metrics
+    subtitle: str = ""
+    threshold: Threshold | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)  # "fit_seconds", "ms_per_image"
+    predictions: Sequence[PredictionRow] = ()
+    figures: Sequence[ReportFigure] = ()  # histogram, ROC
+    panels: Sequence[ReportFigure] = ()  # image | map | mask of single samples
+    skipped: Sequence[tuple[str, str]] = ()  # (path, reason)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()  # what the reader has to know first: random weights, a smaller batch, ...
+
+
+def write_report(path: str | Path, report: ReportData) -> Path:
+    """Write the report as one html file and return its path.
+
+    Images are data URIs, there is no script and no external resource, and every text is escaped: file names are not
+    trusted. The file gets its name only when it is complete.
+    """
+    write_text(path, render_report(report))
+    return Path(path)
+
+
+def render_report(report: ReportData) -> str:
+    """The report's html text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    templates = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(number=_number)
+    values, reasons = report.metrics.values, report.metrics.reasons
+    wrong = [row for row in report.predictions if row.predicted is not None and row.predicted != row.label]
+    wrong.sort(key=lambda row: (-row.label, row.path))  # missed defects first
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        headline=[(*MEANINGS[name], values.get(name), reasons.get(name, "not computed")) for name in HEADLINE],
+        metrics=[
+            (*MEANINGS.get(name, (name, "")), value, reasons.get(name, "undefined"))
+            for name, value in values.items()
+            if not isinstance(value, Mapping)
+        ],
+        confusion=values.get("confusion_matrix"),
+        wrong=wrong,
+        max_rows=MAX_ROWS,
+        figures=_drawn(report.figures),
+        panels=_drawn(report.panels),
+        config=_flat(report.config),
+    )
+
+
+def _drawn(figures: Sequence[ReportFigure]) -> list[tuple[ReportFigure, str]]:
+    if not figures:
+        return []
+    from adcore.evaluation.plots import figure_data_uri
+
+    return [(figure, figure_data_uri(figure.figure, figure.kind)) for figure in figures]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as rows "outer.inner", value."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        rows += _flat(value, f"{name}.") if isinstance(value, Mapping) and value else [(name, value)]
+    return rows
+
+
+def _number(value: float, digits: int = 4) -> str:
+    """Four significant digits, never in scientific notation for what a reader meets every day."""
+    return (
+        f"{value:.{digits}g}"
+        if value == 0 or 1e-3 <= abs(value) < 10**digits
+        else f"{value:,.0f}"
+        if abs(value) >= 1
+        else f"{value:.2e}"
+    )
