@@ -8,7 +8,7 @@ from torch import Tensor
 
 GROUPS = 512  # entries i with equal i mod GROUPS form a group, ruled out together by its smallest bound
 BOUNDS = 2**22  # bounds held at a time
-GATHERED = 2**19  # numbers gathered at a time for true distances
+GATHERED = 2**17  # numbers gathered at a time for true distances
 SLACK = 1e-5  # largest relative rounding error of a float32 product, with a margin
 PAIR_COST = 64  # a true distance, gathered, costs as much as that many in a matrix product (measured on CPUs)
 AXES = (14, 30, 62, 94, 126)  # numbers of axes to choose from; with two columns more, multiples of 16
@@ -78,16 +78,18 @@ class NearestNeighbours:
         query = torch.arange(len(x), device=x.device)[:, None].expand(-1, k)
         group = lowest.topk(k, largest=False).indices if k > 1 else lowest.argmin(1, keepdim=True)
         first = members[query, :, group].argmin(2) * groups + group  # (Q, k)
-        reach = self._squared(queries, query.flatten(), first.flatten()).view(len(x), k).amax(1)
-        limit = (reach * (1 + SLACK) - norms * (1 - SLACK)) / 2
+        reach = self._distances(queries, query.flatten(), first.flatten()).view(len(x), k).amax(1)
+        limit = (reach.square() * (1 + SLACK) - norms * (1 - SLACK)) / 2
 
-        near = lowest <= limit[:, None]
+        query, group = (lowest <= limit[:, None]).nonzero(as_tuple=True)
         most = max(2 * k, size // PAIR_COST if short else MOST_TIES)
-        crowded = near.sum(1) > most
-        query, group = (near & ~crowded[:, None]).nonzero(as_tuple=True)
+        crowded = query.bincount(minlength=len(x)) > most
+        again = crowded.nonzero()[:, 0]
+        if len(again):
+            keep = ~crowded[query]
+            query, group = query[keep], group[keep]
         hit, member = (members[query, :, group] <= limit[query, None]).nonzero(as_tuple=True)
         query, entry = query[hit], member * groups + group[hit]
-        again = crowded.nonzero()[:, 0]
         if len(again) and not short:
             ties = bounds[again].topk(most, largest=False).indices
             query = torch.cat([query, again.repeat_interleave(most)])
@@ -102,18 +104,23 @@ class NearestNeighbours:
         query, entry = torch.cat([query, skip.repeat_interleave(k)]), torch.cat([entry, skip.new_zeros(len(skip) * k)])
         order = entry.argsort()
         query, entry = query[order], entry[order]
-        squared = self._squared(queries, query, entry)
-        order = squared.argsort(stable=True)
+        distances = self._distances(queries, query, entry)
+        order = distances.argsort(stable=True)
         order = order[query[order].argsort(stable=True)]  # by query, then distance, then entry
         counts = query.bincount(minlength=len(queries))
         order = order[(counts.cumsum(0) - counts)[:, None] + torch.arange(k, device=order.device)]
-        return squared[order].sqrt(), entry[order]
+        return distances[order], entry[order]
 
-    def _squared(self, queries: Tensor, query: Tensor, entry: Tensor) -> Tensor:
-        """Squared distances of pairs, from the difference itself: accurate however close they are."""
+    def _distances(self, queries: Tensor, query: Tensor, entry: Tensor) -> Tensor:
+        """Distances of pairs, from the difference itself: accurate however close they are."""
         step = max(1, GATHERED // queries.shape[1])
-        parts = zip(query.split(step), entry.split(step), strict=True)
-        return torch.cat([(queries[q] - self.bank[e]).square_().sum(1) for q, e in parts])
+        distances = queries.new_empty(len(query))
+        for i in range(0, len(query), step):  # index_select takes half the time of an index in brackets
+            difference = queries.index_select(0, query[i : i + step]).sub_(
+                self.bank.index_select(0, entry[i : i + step])
+            )
+            torch.linalg.vector_norm(difference, dim=1, out=distances[i : i + step])
+        return distances
 
 
 def choose_axes(centered: Tensor, norms: Tensor) -> Tensor | None:

@@ -20,7 +20,7 @@ PROJECTION = 128  # d* of the paper: dimensions in which the coreset is selected
 
 
 def reweight(score: Tensor, to_support: Tensor) -> Tensor:
-    """Image score with the paper's weight (eq. 7): low where the bank is sparse around the nearest patch m*.
+    """Image score with the paper's weight (eq. 7): higher where the nearest patch m* is a rare one, far from its like.
 
     `score` (B,): distance of the most anomalous patch to m*; `to_support` (B, b): its distances to m* (first) and to the
     nearest neighbours of m* in the bank.
