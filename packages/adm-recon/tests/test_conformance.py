@@ -1,8 +1,15 @@
 """Every card of the package against the contract, at a small size."""
 
+from typing import ClassVar
+
 from adcore.testing import ModelConformance
 
 WIDTHS = {"reconstructive_width": 4, "discriminative_width": 4}
+
+
+class TestAutoencoder(ModelConformance):
+    model = "autoencoder"
+    overrides: ClassVar = {"width": 8}
 
 
 class TestDRAEM(ModelConformance):

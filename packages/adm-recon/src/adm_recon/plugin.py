@@ -23,6 +23,20 @@ _DRAEM_PAPER = (
 def adcore_register_models() -> list[ModelCard]:
     return [
         ModelCard(
+            name="autoencoder",
+            target="adm_recon.autoencoder:Autoencoder",
+            family="reconstruction",
+            title="Convolutional autoencoder",
+            paper="Bergmann et al., Improving Unsupervised Defect Segmentation by Applying Structural Similarity to "
+            "Autoencoders, VISAPP 2019",
+            year=2019,
+            summary="Reconstructs normal images through a narrow latent; the map is what it could not reconstruct.",
+            config={"latent": 128},
+            epochs=50,
+            batch_size=16,
+            normalization="none",
+        ),
+        ModelCard(
             name="draem",
             paper=_DRAEM_PAPER,
             year=2021,
