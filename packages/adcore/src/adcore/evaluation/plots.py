@@ -20,6 +20,7 @@ from adcore.evaluation.metrics import as_array, checked_scores, is_anomalous, mi
 from adcore.files import atomic_path
 
 NORMAL_COLOR, ANOMALOUS_COLOR, LINE_COLOR = "#0072B2", "#D55E00", "#333333"
+NORMAL_TINT, ANOMALOUS_TINT = "#7FB8D8", "#EAAE7F"  # opaque: the SVG writer draws a hatch over the full colour
 CONTOUR_COLOR = "#56B4E9"
 HEAT = "inferno"
 
@@ -31,16 +32,16 @@ def score_histogram(scores: Any, labels: Any, threshold: float | None = None) ->
     if not scores.size:
         return _message(figure, axes, "no image")
     edges = np.linspace(scores.min(), scores.max(), 26) if np.ptp(scores) > 0 else 10
-    for name, chosen, color, hatch in (
-        ("normal", scores[~labels], NORMAL_COLOR, ""),
-        ("anomalous", scores[labels], ANOMALOUS_COLOR, "///"),
+    for name, chosen, color, tint, hatch in (
+        ("normal", scores[~labels], NORMAL_COLOR, NORMAL_TINT, ""),
+        ("anomalous", scores[labels], ANOMALOUS_COLOR, ANOMALOUS_TINT, "///"),
     ):
-        style = {"histtype": "stepfilled", "facecolor": color + "88", "edgecolor": color, "linewidth": 1.2}
+        style = {"histtype": "stepfilled", "facecolor": tint, "edgecolor": color, "linewidth": 1.2, "alpha": 0.75}
         axes.hist(chosen, edges, label=f"{name} ({chosen.size})", hatch=hatch, **style)
     if threshold is not None:
         axes.axvline(threshold, color=LINE_COLOR, linestyle="--", label=f"threshold {threshold:.4g}")
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
     return figure
 
 

@@ -129,11 +129,5 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _number(value: float, digits: int = 4) -> str:
-    """Four significant digits, never in scientific notation for what a reader meets every day."""
-    return (
-        f"{value:.{digits}g}"
-        if value == 0 or 1e-3 <= abs(value) < 10**digits
-        else f"{value:,.0f}"
-        if abs(value) >= 1
-        else f"{value:.2e}"
-    )
+    """So many significant digits, and no exponent for the sizes a reader meets every day."""
+    return f"{value:,.0f}" if 10**digits <= abs(value) < 1e9 else f"{value:.{digits}g}"
