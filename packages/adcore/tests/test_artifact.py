@@ -93,6 +93,15 @@ def test_a_pickle_in_disguise_is_refused_unopened(tmp_path, write) -> None:
         artifacts.load(path)
 
 
+def test_a_header_whose_length_begins_like_a_pickle_is_read(saved) -> None:
+    raw = saved.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    spaces = (0x80 - length) % 256
+    saved.write_bytes((length + spaces).to_bytes(8, "little") + raw[8 : 8 + length] + b" " * spaces + raw[8 + length :])
+    assert saved.read_bytes()[:1] == b"\x80"
+    artifacts.load(saved)
+
+
 def test_foreign_safetensors_and_missing_files_are_named(tmp_path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(ArtifactError, match="not an adcore artifact"):

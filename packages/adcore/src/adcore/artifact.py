@@ -75,7 +75,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} does not exist; a trained model is a file such as model.safetensors")
     with open(path, "rb") as file:
         start = file.read(16)
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+    pickled = start[:1] == b"\x80" and start[8:9] != b"{"  # a safetensors header's length may begin with this byte too
+    if start[:4] == b"PK\x03\x04" or pickled:
         raise ArtifactError(
             f"{path} is a pickle, which can run code when loaded; only safetensors artifacts are loaded"
         )
