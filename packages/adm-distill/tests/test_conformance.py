@@ -29,3 +29,25 @@ class TestEfficientADSmall(ModelConformance):
 @pytest.mark.slow  # the same code as the small one, three times the work
 class TestEfficientADMedium(TestEfficientADSmall):
     model = "efficientad-medium"
+
+
+class TestFRE(ModelConformance):
+    model = "fre"
+
+
+class TestFRELite0(ModelConformance):
+    model = "fre-efficientnet-lite0"
+
+
+class TestReverseDistillation(ModelConformance):
+    model = "reverse-distillation"
+    images = 2
+    epochs = 1
+
+
+class TestReverseDistillationResnet18(ModelConformance):
+    model = "reverse-distillation-resnet18"
+
+
+class TestReverseDistillationLite0(ModelConformance):
+    model = "reverse-distillation-efficientnet-lite0"

@@ -245,10 +245,10 @@ class EfficientAD(AnomalyModel):
         """Raw student-teacher and student-autoencoder maps, (B, H, W) each."""
         self._check_size(images)
         inputs = normalized(images)
-        teacher, hidden = self.describe(inputs), self.student.body(inputs)
+        teacher, student = self.describe(inputs), self.student(inputs)
         reconstruction = self.autoencoder(inputs, teacher.shape[-2:])
-        local = (teacher - self.student.head(hidden, LIKE_TEACHER)).square().mean(1)  # M_ST: (B, h, w)
-        overall = (reconstruction - self.student.head(hidden, LIKE_AUTOENCODER)).square().mean(1)  # M_AE
+        local = (teacher - student[:, LIKE_TEACHER]).square().mean(1)  # M_ST: (B, h, w)
+        overall = (reconstruction - student[:, LIKE_AUTOENCODER]).square().mean(1)  # M_AE
         # without padding the outermost patches' centres lie 4 positions inside
         local, overall = (upsample(F.pad(m, (4, 4, 4, 4)), images.shape[-2:]) for m in (local, overall))
         return local, overall

@@ -27,6 +27,27 @@ _EFFICIENTAD = {
     "batch_size": 1,
     "normalization": "none",
 }
+_FRE = {
+    "target": "adm_distill.fre:FRE",
+    "family": "distillation",
+    "title": "FRE",
+    "paper": "Ndiour et al., FRE: A Fast Method For Anomaly Detection And Segmentation, BMVC 2023",
+    "year": 2023,
+    "summary": "A linear tied autoencoder repeats the features of normal images; the score is the reconstruction error.",
+    "epochs": 50,
+    "batch_size": 16,
+}
+_REVERSE = {
+    "target": "adm_distill.reverse_distillation:ReverseDistillation",
+    "family": "distillation",
+    "title": "Reverse Distillation",
+    "paper": "Deng and Li, Anomaly Detection via Reverse Distillation from One-Class Embedding, CVPR 2022",
+    "year": 2022,
+    "summary": "A decoder restores the teacher's features from a code too small to carry anything that is not normal.",
+    "epochs": 50,
+    "batch_size": 8,
+    "published": "98.5 / 97.8",
+}
 
 
 def _needs(size: str) -> tuple[str, ...]:
@@ -58,4 +79,11 @@ def adcore_register_models() -> list[ModelCard]:
             published="99.1 / -",
             **_EFFICIENTAD,
         ),
+        ModelCard(name="fre", config={"backbone": "resnet50"}, **_FRE),
+        ModelCard(
+            name="fre-efficientnet-lite0", config={"backbone": "tf_efficientnet_lite0", "layer": "stride16"}, **_FRE
+        ),
+        ModelCard(name="reverse-distillation", config={"backbone": "wide_resnet50_2"}, **_REVERSE),
+        ModelCard(name="reverse-distillation-resnet18", config={"backbone": "resnet18"}, **_REVERSE),
+        ModelCard(name="reverse-distillation-efficientnet-lite0", config=_LITE0, **_REVERSE),
     ]
