@@ -90,6 +90,8 @@ class Trainer:
         try:
             model.on_fit_start(fit)
             self.optimizations = model.configure_optimizers(self.plan)
+            if not self.optimizations:  # nothing to optimise: a second pass would show the model what it has seen
+                self.plan = self.fit.plan = self.plan.model_copy(update={"epochs": 1})
             if resume and self.checkpoints:
                 load_checkpoint(self.checkpoints / "last.safetensors", self, self.identity)
             self._call("on_fit_start", self)
