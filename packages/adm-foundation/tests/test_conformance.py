@@ -1,4 +1,7 @@
-"""Every card keeps the contract; cut to two layers and two decoder blocks, the widths are the real ones."""
+"""Every card keeps the contract, cut to two encoder layers and two decoder blocks.
+
+Each width runs once; the other sizes and the variants, which differ from these in numbers alone, run with the small encoder.
+"""
 
 from adcore.testing import ModelConformance
 
@@ -8,10 +11,12 @@ SHORT = {
     "encoder_groups": ((0,), (1,)),
     "decoder_groups": ((0,), (1,)),
 }
+SMALL = {**SHORT, "backbone": "dinov2_vit_small_14"}
 
 
 class DinomalyConformance(ModelConformance):
     image_size = 56
+    epochs = 1
     overrides = SHORT
 
 
@@ -29,6 +34,7 @@ class TestDinomalySmall448(DinomalyConformance):
 
 class TestDinomalyBase224(DinomalyConformance):
     model = "dinomaly-base-224"
+    overrides = SMALL
 
 
 class TestDinomalyBase392(DinomalyConformance):
@@ -37,15 +43,38 @@ class TestDinomalyBase392(DinomalyConformance):
 
 class TestDinomalyBase448(DinomalyConformance):
     model = "dinomaly-base-448"
+    overrides = SMALL
 
 
 class TestDinomalyLarge224(DinomalyConformance):
     model = "dinomaly-large-224"
+    overrides = SMALL
 
 
 class TestDinomalyLarge392(DinomalyConformance):
     model = "dinomaly-large-392"
+    overrides = SMALL
 
 
 class TestDinomalyLarge448(DinomalyConformance):
     model = "dinomaly-large-448"
+
+
+class TestDinomalyGem(DinomalyConformance):
+    model = "dinomaly-gem"
+    overrides = SMALL
+
+
+class TestDinomalyFocal(DinomalyConformance):
+    model = "dinomaly-focal"
+    overrides = SMALL
+
+
+class TestDinomalyAux(DinomalyConformance):
+    model = "dinomaly-aux"
+    overrides = SMALL
+
+
+class TestDinomalyScale(DinomalyConformance):
+    model = "dinomaly-scale"
+    overrides = SMALL

@@ -7,7 +7,7 @@ from adcore.errors import ConfigError
 from adcore.registry import create_model, model_card
 from adcore.training.plan import Plan
 from adm_foundation.dinomaly import Dinomaly, LinearAttention
-from adm_foundation.dinomaly_losses import cosine_distances, hard_mining_loss, mining_weights
+from adm_foundation.dinomaly_objectives import Plain, cosine_distances, mining_weights
 
 SHORT = {
     "weights": "random",
@@ -102,9 +102,9 @@ def test_mining_keeps_the_hardest_share(easy_share, hard):
 def test_hard_mining_changes_gradients_and_not_the_loss():
     encoded = tokens(0)
     plain, mined = ([t.requires_grad_() for t in tokens(1)] for _ in range(2))
-    loss = hard_mining_loss(encoded, plain, 0.0, 0.1)
+    loss = Plain(0.1).loss(encoded, plain, 0.0)
     loss.backward()
-    same = hard_mining_loss(encoded, mined, 0.7, 0.1)
+    same = Plain(0.1).loss(encoded, mined, 0.7)
     same.backward()
     assert torch.equal(loss, same)
     expected = sum(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import timm
 import torch
@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from adcore.backbones.features import create_backbone
 from adcore.errors import ConfigError
 from adcore.maps import gaussian_blur, upsample
-from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
+from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.registry import backbone_card
 from adcore.training.plan import Plan
 from pydantic import Field
 from torch import Tensor, nn
 
-from adm_foundation.dinomaly_losses import cosine_distances, hard_mining_loss
+from adm_foundation.dinomaly_auxiliary import NoiseClassifier
+from adm_foundation.dinomaly_objectives import Focal, Gem, Plain, Scale, cosine_distances
 from adm_foundation.optimizers import StableAdamW
 
 SCORE_SIZE = (256, 256)  # maps are compared at this size, whatever the input's
@@ -140,7 +141,8 @@ def mean_of(layers: list[Tensor], indices: tuple[int, ...] | None = None) -> Ten
 class Dinomaly(AnomalyModel):
     """Encoder, noisy bottleneck, decoder; the score is the cosine distance between groups of encoder and decoder layers.
 
-    Input (B, 3, H, W), sides multiples of the encoder's patch size. Scores and maps lie in [0, 2].
+    Input (B, 3, H, W), sides multiples of the encoder's patch size. Scores and maps lie in [0, 2]; with the auxiliary
+    classifier its logits are averaged into them. The variants GEM, Focal, Aux and Scale are this project's own.
     """
 
     def __init__(
@@ -164,6 +166,18 @@ class Dinomaly(AnomalyModel):
         mining_steps: Annotated[int, Field(ge=1, description="steps in which that share grows from 0")] = 1000,
         mining_factor: Annotated[float, Field(ge=0, le=1, description="gradients of easy locations times this")] = 0.1,
         max_ratio: Annotated[float, Field(gt=0, le=1, description="share of pixels whose mean is the score")] = 0.01,
+        objective: Annotated[Literal["plain", "gem", "focal", "scale"], Field(description="loss and aggregation")] = (
+            "plain"
+        ),
+        gem_p: Annotated[float, Field(ge=1, description="gem: exponent of the mean over groups")] = 3.0,
+        focal_gamma: Annotated[float, Field(ge=0, description="focal: exponent of the relative distance")] = 2.0,
+        scale_weight: Annotated[float, Field(ge=0, description="scale: share of the weighted map in the loss")] = 0.01,
+        auxiliary_weight: Annotated[
+            float | None, Field(ge=0, description="of the noise classifier's loss; none: no such classifier")
+        ] = None,
+        noise_std: Annotated[
+            float, Field(gt=0, description="auxiliary: noise in units of a channel's deviation")
+        ] = 0.5,
     ) -> None:
         super().__init__()
         _check_groups(encoder_groups, len(target_layers), "encoder_groups")
@@ -173,8 +187,8 @@ class Dinomaly(AnomalyModel):
                 f"{len(encoder_groups)} encoder_groups need as many decoder_groups ({len(decoder_groups)})"
             )
         self.encoder_groups, self.decoder_groups = encoder_groups, decoder_groups
-        self.mining_share, self.mining_steps, self.mining_factor = mining_share, mining_steps, mining_factor
-        self.max_ratio = max_ratio
+        self.mining_share, self.mining_steps = mining_share, mining_steps
+        self.max_ratio, self.auxiliary_weight, self.noise_seed = max_ratio, auxiliary_weight, 0
         self.encoder = TokenEncoder(backbone, target_layers, weights)
         self.bottleneck = Mlp(self.encoder.dim, bottleneck_dropout)
         self.decoder = nn.ModuleList(DecoderBlock(self.encoder.dim, self.encoder.heads) for _ in range(decoder_depth))
@@ -184,9 +198,16 @@ class Dinomaly(AnomalyModel):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def groups(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """(B, 3, H, W) -> encoder and decoder tokens (B, N, C), one of each a group."""
-        layers = self.encoder(images)
+        self.objective = {
+            "plain": lambda: Plain(mining_factor),
+            "gem": lambda: Gem(gem_p, mining_factor),
+            "focal": lambda: Focal(focal_gamma),
+            "scale": lambda: Scale(len(encoder_groups), scale_weight, mining_factor),
+        }[objective]()
+        self.auxiliary = None if auxiliary_weight is None else NoiseClassifier(self.encoder.dim, noise_std)
+
+    def reconstruct(self, layers: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Encoder layers (B, R + N, C) -> encoder and decoder tokens (B, N, C), one of each a group."""
         x = self.bottleneck(mean_of(layers))
         blocks = []
         for block in self.decoder:
@@ -200,36 +221,63 @@ class Dinomaly(AnomalyModel):
 
     def forward(self, images: Tensor) -> Prediction:
         """Score preprocessed images (B, 3, H, W): mean of the top `max_ratio` pixels of the blurred map."""
-        rows, columns = (side // self.encoder.patch for side in images.shape[-2:])
-        distances = cosine_distances(*self.groups(images)).mean(1)  # (B, N)
-        maps = upsample(distances.unflatten(1, (rows, columns)), images.shape[-2:], align_corners=True)
+        layers = self.encoder(images)
+        odd = self.objective.aggregate(cosine_distances(*self.reconstruct(layers)))  # (B, N)
+        if self.auxiliary is not None:
+            odd = (odd + self.auxiliary(self.fused(layers))) / 2
+        maps = upsample(odd.unflatten(1, self.grid(images)), images.shape[-2:], align_corners=True)
         blurred = gaussian_blur(upsample(maps, SCORE_SIZE), sigma=4.0, kernel_size=5).flatten(1)
         count = max(1, int(blurred.shape[1] * self.max_ratio))
         return Prediction(blurred.topk(count, dim=1).values.mean(1), maps)
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
-        """Reconstruct; the share of easy locations that hold back their gradients grows with `step`."""
-        encoded, decoded = self.groups(batch.images)
+        """Reconstruct; the share of easy locations that hold back their gradients grows with `step`.
+
+        The auxiliary classifier only reads the frozen encoder, so it learns beside the decoder, in an update of its own.
+        """
+        layers = self.encoder(batch.images)
+        encoded, decoded = self.reconstruct(layers)
         easy_share = self.mining_share * min(1.0, step / self.mining_steps)  # p
-        yield Update(hard_mining_loss(encoded, decoded, easy_share, self.mining_factor))
+        yield Update(self.objective.loss(encoded, decoded, easy_share))
+        if self.auxiliary is not None:
+            generator = torch.Generator().manual_seed(self.noise_seed + step)  # a resumed fit draws the same noise
+            loss = self.auxiliary.loss(self.fused(layers), self.grid(batch.images), generator)
+            yield Update(self.auxiliary_weight * loss, "auxiliary")
+
+    def fused(self, layers: list[Tensor]) -> Tensor:
+        """Encoder layers (B, R + N, C) -> their mean at the patches, (B, N, C)."""
+        return mean_of(layers)[:, self.encoder.prefix :]
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches, N of them."""
+        return images.shape[-2] // self.encoder.patch, images.shape[-1] // self.encoder.patch
+
+    def on_fit_start(self, fit: Fit) -> None:
+        """The auxiliary noise follows the fit's seed."""
+        self.noise_seed = fit.plan.seed
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """StableAdamW, 2e-3 to 2e-4 along a cosine after a warm-up of 100 steps, gradients clipped to 0.1."""
-        optimization = plan.optimization(
-            [p for p in self.parameters() if p.requires_grad],
-            StableAdamW,
-            learning_rate=2e-3,
-            weight_decay=1e-4,
-            amsgrad=True,
-            scheduler={
-                "type": "warmup_cosine",
-                "total_steps": plan.total_steps,
-                "warmup_steps": min(100, plan.total_steps // 2),
-                "final_ratio": 0.1,
-            },
-            clip_norm=0.1,
-        )
-        return {"main": optimization}
+        parts = {"main": [self.bottleneck, self.decoder, self.objective]}
+        if self.auxiliary is not None:
+            parts["auxiliary"] = [self.auxiliary]
+        return {
+            name: plan.optimization(
+                [p for module in modules for p in module.parameters() if p.requires_grad],
+                StableAdamW,
+                learning_rate=2e-3,
+                weight_decay=1e-4,
+                amsgrad=True,
+                scheduler={
+                    "type": "warmup_cosine",
+                    "total_steps": plan.total_steps,
+                    "warmup_steps": min(100, plan.total_steps // 2),  # a short fit still reaches its rate
+                    "final_ratio": 0.1,
+                },
+                clip_norm=0.1,
+            )
+            for name, modules in parts.items()
+        }
 
 
 def _check_groups(groups: tuple[tuple[int, ...], ...], count: int, name: str) -> None:

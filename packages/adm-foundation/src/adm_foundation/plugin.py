@@ -34,10 +34,50 @@ def _dinomaly(size: str, image_size: int, batch_size: int) -> ModelCard:
     )
 
 
+def _variant(name: str, summary: str, **config: object) -> ModelCard:
+    return ModelCard(
+        name=f"dinomaly-{name}",
+        config={"backbone": "dinov2_vit_base_14", **config},
+        epochs=10,
+        batch_size=16,
+        image_size=448,
+        crop_size=392,
+        summary=summary,
+        **_DINOMALY,
+    )
+
+
 @hookimpl
 def adcore_register_models() -> list[ModelCard]:
-    return [
+    sizes = [
         _dinomaly(size, image_size, batch_size)
         for size, batches in _BATCH_SIZES.items()
         for image_size, batch_size in batches.items()
+    ]
+    return [
+        *sizes,
+        _variant(
+            "gem",
+            "Dinomaly whose groups are joined by a generalised mean, in training and in the map.",
+            objective="gem",
+            gem_p=3.0,
+            mining_factor=0.3,
+        ),
+        _variant(
+            "focal",
+            "Dinomaly whose loss weights each location by its own distance instead of hard mining.",
+            objective="focal",
+            focal_gamma=2.0,
+        ),
+        _variant(
+            "aux",
+            "Dinomaly with a second head that tells encoder features from noisy copies.",
+            auxiliary_weight=0.1,
+        ),
+        _variant(
+            "scale",
+            "Dinomaly that learns how much each group of layers counts in the map.",
+            objective="scale",
+            scale_weight=0.01,
+        ),
     ]
