@@ -69,9 +69,9 @@ class Golden:
         different = {name: (ours[name], theirs[name]) for name in ours if list(ours[name]) != list(theirs[name])}
         assert not different, f"shapes differ (ours, theirs): {different}"
 
-    def fill_couplings(self, module: torch.nn.Module, renames=(), **options) -> None:
+    def fill_couplings(self, module: torch.nn.Module, renames=(), keep: str = "^$") -> None:
         """`fill_module` for flows whose couplings keep the peer's permutation matrix `w_perm` as an index."""
-        self.fill_module(module, renames, keep=r"\.permutation$", unused=r"\.w_perm(_inv)?$", **options)
+        self.fill_module(module, renames, keep=rf"\.permutation$|{keep}", unused=r"\.w_perm(_inv)?$")
         shapes = dict(self.facts["parameters"])
         for name, buffer in module.named_buffers():
             if name.endswith(".permutation"):
@@ -80,10 +80,14 @@ class Golden:
                 buffer.copy_(matrix.argmax(1))
 
     def train(self, model: AnomalyModel, plan: Plan) -> torch.Tensor:
-        """Train `model` on the batches, an optimizer step for each Update; the losses (updates,) float64."""
+        """Train `model` on the batches, an optimizer step for each Update; the losses (updates,) float64.
+
+        Random numbers that a model draws in a step are seeded with its number, as on the peer's side.
+        """
         losses = []
         optimizations = model.train().configure_optimizers(plan)
         for step, batch in enumerate(self.batches()):
+            torch.manual_seed(step)
             for update in model.training_step(batch, step):
                 optimizer = optimizations[update.optimizer].optimizer
                 optimizer.zero_grad()

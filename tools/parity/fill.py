@@ -42,11 +42,12 @@ def tensor(name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32
     source = generator(name)
     if leaf == "global_scale":  # FrEIA's scale is 0.1 softplus(x, beta=0.5), so 10 means 1
         return 9.0 + 2.0 * torch.rand(shape, generator=source, dtype=dtype)
-    if leaf in ("running_var", "std", "gamma") or "scale" in leaf or (leaf == "weight" and len(shape) in (1, 3)):
-        return (
-            torch.rand(shape, generator=source, dtype=dtype) + 0.5
-        )  # 1 dimension: a norm; 3: a LayerNorm over (C, H, W)
+    norm = leaf == "weight" and len(shape) in (1, 3)  # 1 dimension: batch or layer norm; 3: a LayerNorm over (C, H, W)
+    if norm or leaf in ("running_var", "std", "gamma") or leaf.startswith(("scale", "qb_")):
+        return torch.rand(shape, generator=source, dtype=dtype) + 0.5
     values = torch.randn(shape, generator=source, dtype=dtype)
+    if ".logits." in name:  # kept small: a saturated softmax would hide differences
+        values = values * 0.1
     if leaf == "weight":
         fan_in = math.prod(shape[1:])
         gain = 2.0 if len(shape) == 4 else 1.0  # convolutions are followed by a ReLU, matrices mostly are not

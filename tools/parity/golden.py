@@ -6,6 +6,7 @@ The format is described in tests/parity/README.md.
 """
 
 import json
+import random
 import sys
 import tempfile
 import warnings
@@ -16,10 +17,17 @@ import random_weights
 
 random_weights.install()
 
-import golden_cases  # noqa: E402
+import golden_distill  # noqa: E402
+import golden_flow  # noqa: E402
+import golden_foundation  # noqa: E402
+import golden_memory  # noqa: E402
+import golden_recon  # noqa: E402
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
+FAMILIES = (golden_memory, golden_flow, golden_distill, golden_recon, golden_foundation)
+CASES = {name: case for family in FAMILIES for name, case in family.CASES.items()}
 FOLDER = Path(__file__).parents[2] / "tests" / "parity" / "golden"
 
 
@@ -40,9 +48,11 @@ def store(name: str, tensors: dict[str, torch.Tensor], facts: dict) -> Path:
 def main(names: list[str]) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)  # one order of summation
-    for name in names or golden_cases.CASES:
+    for name in names or CASES:
+        random.seed(0)
+        np.random.seed(0)
         torch.manual_seed(0)
-        tensors, facts = golden_cases.CASES[name]()
+        tensors, facts = CASES[name]()
         path = store(name, tensors, facts)
         shown = {key: list(value.shape) for key, value in tensors.items()}
         print(f"{name}: {path.stat().st_size / 1e3:.0f} kB {shown}")

@@ -1,7 +1,7 @@
-"""One function a model: build the peer's model small, fill it, run it, return (tensors, facts)."""
+"""What every golden case shares: building the peer's model small, filling it, evaluating it, training it a few steps."""
 
 import copy
-from collections.abc import Callable
+from unittest.mock import MagicMock
 
 import anomalib.models
 import fill
@@ -11,7 +11,8 @@ from anomalib.data import ImageBatch
 from anomalib.pre_processing import PreProcessor
 from torchvision.transforms import v2
 
-Result = tuple[dict[str, torch.Tensor], dict]
+Result = tuple[dict[str, torch.Tensor], dict]  # tensors and facts of one golden file
+Shape = tuple[int, int, int, int]
 STEPS = 5
 
 
@@ -27,123 +28,97 @@ def peer(kind: str, size: int, **options) -> torch.nn.Module:
     )
 
 
-def inputs(name: str, shape: tuple[int, int, int, int], unit: bool = False) -> tuple[torch.Tensor, dict]:
+def filled(module: torch.nn.Module, name: str) -> list[tuple[str, list[int]]]:
+    """Fill the torch model of `module` under the canonical names of model `name`; returns the list of what was filled."""
+    return fill.fill_module(module.model, names.RENAMES[name], names.KEEP)
+
+
+def inputs(shape: Shape, unit: bool = False, name: str = "input") -> tuple[torch.Tensor, dict]:
     """Images by name, with the facts a reader needs to make them again."""
     return fill.images(name, shape, unit), {"name": name, "shape": list(shape), "unit": unit}
 
 
-def evaluate(model: torch.nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Map (B, H, W) and score (B,) of `model` in eval mode, without touching the model that trains on."""
+def training_batches(
+    count: int, shape: Shape, unit: bool = False, prefix: str = "train"
+) -> tuple[list[torch.Tensor], dict]:
+    """`count` batches named train.0, train.1, ... and their facts."""
+    labels = [f"{prefix}.{i}" for i in range(count)]
+    return [fill.images(label, shape, unit) for label in labels], {"names": labels, "shape": list(shape), "unit": unit}
+
+
+def evaluate(model: torch.nn.Module, images: torch.Tensor, stride: int = 1) -> dict[str, torch.Tensor]:
+    """Map (B, H, W), every `stride`-th pixel, and score (B,) of a copy of `model` in eval mode."""
     with torch.no_grad():
         output = copy.deepcopy(model).eval()(images)
     tensors = {"score": output.pred_score.reshape(len(images)).float()}
     if output.anomaly_map is not None:
-        tensors["map"] = output.anomaly_map.reshape(len(images), *output.anomaly_map.shape[-2:]).float()
+        maps = output.anomaly_map.reshape(len(images), *output.anomaly_map.shape[-2:]).float()
+        tensors["map"] = maps[:, ::stride, ::stride]
     return tensors
 
 
-def train(module: torch.nn.Module, batches: list[torch.Tensor]) -> tuple[torch.Tensor, dict]:
-    """Losses (STEPS,) of the peer's own training step and optimizer, one batch a step, and the optimizer's facts."""
+def peer_optimizer(module: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that the peer configures for itself; schedules are left out, the rate stays at its first value."""
+    module._trainer = MagicMock(max_steps=1000, max_epochs=1, global_step=0)
     configured = module.configure_optimizers()
-    optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
-    if isinstance(optimizer, (list, tuple)):
-        optimizer = optimizer[0][0] if isinstance(optimizer[0], (list, tuple)) else optimizer[0]
-    losses = []
-    for step, images in enumerate(batches):
-        output = module.training_step(ImageBatch(image=images), step)
-        loss = output["loss"] if isinstance(output, dict) else output
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach().double())
-    return torch.stack(losses), optimizer_facts(optimizer)
+    module._trainer = None
+    if isinstance(configured, dict):
+        configured = configured["optimizer"]
+    while isinstance(configured, (list, tuple)):
+        configured = configured[0]
+    for group in configured.param_groups:
+        group["lr"] = group.pop("initial_lr", group["lr"])  # a schedule has already been at work here
+    return configured
 
 
 def optimizer_facts(optimizer: torch.optim.Optimizer) -> dict:
-    """Class and hyperparameters, as plain JSON."""
+    """Class, hyperparameters of the first parameter group, and those of every group, as plain JSON."""
     plain = (bool, int, float, str, tuple, list)
-    return {"class": type(optimizer).__name__} | {k: v for k, v in optimizer.defaults.items() if isinstance(v, plain)}
+    groups = [
+        {key: value for key, value in group.items() if key != "params" and isinstance(value, plain)}
+        for group in optimizer.param_groups
+    ]
+    return {"class": type(optimizer).__name__, **groups[0], "groups": groups}
 
 
-def training_batches(
-    count: int, shape: tuple[int, int, int, int], unit: bool = False
-) -> tuple[list[torch.Tensor], dict]:
-    """`count` batches named train.0, train.1, ..."""
-    batches = [fill.images(f"train.{i}", shape, unit) for i in range(count)]
-    return batches, {"names": [f"train.{i}" for i in range(count)], "shape": list(shape), "unit": unit}
+def descend(losses, optimizer: torch.optim.Optimizer, clip: float | None = None) -> torch.Tensor:
+    """Plain steps over an iterable of losses, each computed only after the step before it; returns them, (steps,) float64.
+
+    `clip` bounds the norm of all gradients together.
+    """
+    seen = []
+    for loss in losses:
+        optimizer.zero_grad()
+        loss.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+        optimizer.step()
+        seen.append(loss.detach().double())
+    return torch.stack(seen)
 
 
-def filled(module: torch.nn.Module, name: str) -> list[tuple[str, list[int]]]:
-    return fill.fill_module(module.model, names.RENAMES[name], names.KEEP)
+def step_losses(module: torch.nn.Module, batches: list[torch.Tensor]):
+    """The peer's own training step on each batch, one loss at a time."""
+    for step, images in enumerate(batches):
+        output = module.training_step(ImageBatch(image=images), step)
+        yield output["loss"] if isinstance(output, dict) else output
 
 
-def patchcore() -> Result:
-    """The bank holds every patch of six images (ratio 1), so that no random selection enters."""
-    options = {
-        "backbone": "resnet18",
-        "layers": ["layer2", "layer3"],
-        "coreset_sampling_ratio": 1.0,
-        "num_neighbors": 9,
-    }
-    module = peer("Patchcore", 64, **options)
-    parameters = filled(module, "patchcore")
-    images, image_facts = inputs("input", (2, 3, 64, 64))
-    batches, train_facts = training_batches(3, (2, 3, 64, 64))
-    model = module.model.train()
-    with torch.no_grad():
-        embedding = torch.cat([model(batch) for batch in batches])
-    model.memory_bank = embedding
-    tensors = evaluate(model, images) | {"embedding_of_first": embedding[:64]}
-    return tensors, {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
-
-
-def padim() -> Result:
-    """Mean and covariance of six images at every position, for the feature indices that are stored along."""
-    options = {"backbone": "resnet18", "layers": ["layer1", "layer2", "layer3"], "n_features": 60}
-    module = peer("Padim", 64, **options)
-    parameters = filled(module, "padim")
-    images, image_facts = inputs("input", (2, 3, 64, 64))
-    batches, train_facts = training_batches(3, (2, 3, 64, 64))
-    model = module.model.train()
-    with torch.no_grad():
-        for batch in batches:
-            module.training_step(ImageBatch(image=batch))
-    module.fit()
-    tensors = evaluate(model, images) | {"indices": model.idx.clone(), "mean": model.gaussian.mean.clone()}
-    return tensors, {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
-
-
-def stfpm() -> Result:
-    options = {"backbone": "resnet18", "layers": ["layer1", "layer2", "layer3"]}
-    module = peer("Stfpm", 64, **options)
-    parameters = filled(module, "stfpm")
-    return learn(module, options, parameters, 64)
-
-
-def fastflow() -> Result:
-    options = {"backbone": "resnet18", "flow_steps": 8, "conv3x3_only": False, "hidden_ratio": 1.0}
-    module = peer("Fastflow", 64, pre_trained=True, **options)
-    parameters = filled(module, "fastflow")
-    return learn(module, options, parameters, 64)
-
-
-def learn(
-    module: torch.nn.Module, options: dict, parameters: list, size: int, unit: bool = False, batch: int = 2
-) -> Result:
-    """Eval output before training, five losses of the peer's own step, eval output after them."""
-    images, image_facts = inputs("input", (2, 3, size, size), unit)
-    batches, train_facts = training_batches(STEPS, (batch, 3, size, size), unit)
+def learn(module: torch.nn.Module, name: str, options: dict, shape: Shape, unit: bool = False) -> Result:
+    """Eval output before training, five losses of the peer's own step and optimizer, eval output after them."""
+    optimizer = peer_optimizer(module)  # before filling: some models initialise weights here
+    parameters = filled(module, name)
+    images, image_facts = inputs((2, *shape[1:]), unit)
+    batches, train_facts = training_batches(STEPS, shape, unit)
     tensors = evaluate(module.model, images)
-    tensors["losses"], optimizer = train(module, batches)
+    tensors["losses"] = descend(step_losses(module, batches), optimizer)
     tensors |= {f"{key}_after": value for key, value in evaluate(module.model, images).items()}
-    facts = {
-        "options": options,
-        "input": image_facts,
-        "train": train_facts,
-        "optimizer": optimizer,
-        "parameters": parameters,
-    }
-    return tensors, facts
+    facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
+    return tensors, facts | {"optimizer": optimizer_facts(optimizer)}
 
 
-CASES: dict[str, Callable[[], Result]] = {"patchcore": patchcore, "padim": padim, "stfpm": stfpm, "fastflow": fastflow}
+def without_dropout(model: torch.nn.Module) -> None:
+    """Every dropout layer lets everything through, so that training is the same on both sides."""
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.modules.dropout._DropoutNd):
+            layer.p = 0.0

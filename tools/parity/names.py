@@ -1,12 +1,30 @@
 """Facts: how the peer's parameter names become canonical names, and what is never filled, for each model."""
 
 EXTRACTOR = (r"^feature_extractor\.feature_extractor\.", "backbone.")  # timm's own names follow
+DINOMALY = [(r"^encoder\.feature_extractor\.", "encoder.")]
+DRAEM = [
+    (r"^reconstructive_subnetwork\.", "reconstructive."),
+    (r"^discriminative_subnetwork\.", "discriminative."),
+    (r"\.fin_out\.0\.", ".logits."),
+]
 
 RENAMES: dict[str, list[tuple[str, str]]] = {
     "patchcore": [EXTRACTOR],
     "padim": [EXTRACTOR],
     "stfpm": [(r"^(teacher|student)_model\.feature_extractor\.", r"\1.")],
     "fastflow": [(r"^feature_extractor\.", "backbone."), (r"^fast_flow_blocks\.(\d+)\.module_list\.", r"flows.\1.")],
+    "cflow": [  # "logits" keeps layer2 and the subnets small: the likelihoods would otherwise leave float32
+        (r"^encoder\.feature_extractor\.", "backbone."),
+        (r"^backbone\.layer2\.", "backbone.logits.layer2."),
+        (r"\.module_list\.", "."),
+        (r"\.subnet\.", ".subnet.logits."),
+    ],
+    "efficientad_small": [(r"^ae\.", "autoencoder.")],
+    "efficientad_medium": [(r"^ae\.", "autoencoder.")],
+    "draem": DRAEM,
+    "draem_sspcab": DRAEM,
+    "dinomaly_small": DINOMALY,
+    "dinomaly_small_reg": DINOMALY,
 }
 
 # computed constants and fitted statistics: both sides make these themselves

@@ -1,0 +1,77 @@
+"""Golden cases of the teacher-student models."""
+
+import functools
+
+import torch
+from anomalib.data import ImageBatch
+from golden_common import (
+    STEPS,
+    Result,
+    descend,
+    evaluate,
+    filled,
+    inputs,
+    learn,
+    optimizer_facts,
+    peer,
+    training_batches,
+    without_dropout,
+)
+
+
+def stfpm() -> Result:
+    options = {"backbone": "resnet18", "layers": ["layer1", "layer2", "layer3"]}
+    return learn(peer("Stfpm", 64, **options), "stfpm", options, (2, 3, 64, 64))
+
+
+def efficientad(size: str) -> Result:
+    """256 px, since its autoencoder takes no less; maps at every fourth pixel.
+
+    Random parts are switched off on both sides: the autoencoder's input is the image unchanged, dropout lets all through.
+    Total loss, and its three terms, with Adam at the peer's rate over student and autoencoder.
+    """
+    name, stride = f"efficientad_{size}", 4
+    options = {"model_size": size, "teacher_out_channels": 384, "padding": False, "pad_maps": True}
+    module = peer("EfficientAd", 256, **options)
+    parameters = filled(module, name)
+    model = module.model
+    model.choose_random_aug_image = lambda image: image
+    without_dropout(model)
+    images, image_facts = inputs((2, 3, 256, 256), unit=True)
+    batches, train_facts = training_batches(STEPS, (1, 3, 256, 256), unit=True)
+    penalties, penalty_facts = training_batches(STEPS, (1, 3, 256, 256), unit=True, prefix="penalty")
+    tensors = evaluate(model, images, stride)
+
+    # statistics on which training and the map's scale rest, from the same filled networks
+    normal = [ImageBatch(image=image, gt_label=torch.tensor([0])) for image in batches]
+    statistics = module.teacher_channel_mean_std(normal)
+    tensors |= {"teacher_mean": statistics["mean"].flatten(), "teacher_std": statistics["std"].flatten()}
+    model.eval()
+    tensors |= {key: torch.as_tensor(value).reshape(1) for key, value in module.map_norm_quantiles(normal).items()}
+
+    model.train()
+    optimizer = torch.optim.Adam([*model.student.parameters(), *model.ae.parameters()], lr=1e-4, weight_decay=1e-5)
+    terms = []
+
+    def losses():
+        for image, penalty in zip(batches, penalties, strict=True):
+            three = model(image, penalty)
+            terms.append(torch.stack([term.detach().double() for term in three]))
+            yield sum(three)
+
+    tensors["losses"] = descend(losses(), optimizer)
+    tensors["loss_terms"] = torch.stack(terms)  # (5, 3): student-teacher, autoencoder, student-autoencoder
+    tensors |= {f"{key}_after": value for key, value in evaluate(model, images, stride).items()}
+    facts = {"options": options, "input": image_facts, "train": train_facts, "penalty": penalty_facts}
+    return tensors, facts | {
+        "parameters": parameters,
+        "optimizer": optimizer_facts(optimizer),
+        "map_stride": stride,
+    }
+
+
+CASES = {
+    "stfpm": stfpm,
+    "efficientad_small": functools.partial(efficientad, "small"),
+    "efficientad_medium": functools.partial(efficientad, "medium"),
+}

@@ -1,0 +1,50 @@
+"""Golden cases of the normalizing flows."""
+
+import torch
+from anomalib.data import ImageBatch
+from golden_common import (
+    STEPS,
+    Result,
+    evaluate,
+    filled,
+    inputs,
+    learn,
+    optimizer_facts,
+    peer,
+    peer_optimizer,
+    training_batches,
+)
+
+
+def fastflow() -> Result:
+    options = {"backbone": "resnet18", "flow_steps": 8, "conv3x3_only": False, "hidden_ratio": 1.0}
+    return learn(peer("Fastflow", 64, **options), "fastflow", options, (2, 3, 64, 64))
+
+
+def cflow() -> Result:
+    """The peer steps its optimizer inside its training step, once a fibre; every fibre's loss is kept, (steps, fibres)."""
+    options = {"backbone": "resnet18", "layers": ["layer2", "layer3"]}
+    module = peer("Cflow", 128, **options)
+    optimizer = peer_optimizer(module)
+    parameters = filled(module, "cflow")
+    images, image_facts = inputs((2, 3, 128, 128))
+    batches, train_facts = training_batches(STEPS, (2, 3, 128, 128))
+    tensors = evaluate(module.model, images, stride=4)
+    losses = []
+
+    def backward(loss: torch.Tensor) -> None:
+        losses.append(loss.detach().double())
+        loss.backward()
+
+    module.optimizers, module.manual_backward = (lambda *_, **__: optimizer), backward
+    module.model.train()
+    for step, batch in enumerate(batches):
+        torch.manual_seed(step)  # of the fibres' shuffling
+        module.training_step(ImageBatch(image=batch), step)
+    tensors["losses"] = torch.stack(losses).view(STEPS, -1)
+    tensors |= {f"{key}_after": value for key, value in evaluate(module.model, images, stride=4).items()}
+    facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters, "map_stride": 4}
+    return tensors, facts | {"optimizer": optimizer_facts(optimizer)}
+
+
+CASES = {"fastflow": fastflow, "cflow": cflow}
