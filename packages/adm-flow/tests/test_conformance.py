@@ -31,3 +31,16 @@ class TestFastFlowDeit(ModelConformance):
 class TestFastFlowCait(ModelConformance):
     model = "fastflow-cait"
     overrides: ClassVar[dict[str, Any]] = {"flow_steps": 2}
+
+
+class TestCFlowResnet18(ModelConformance):
+    model = "cflow-resnet18"
+
+
+class TestCFlowResnet50(ModelConformance):
+    model = "cflow-resnet50"
+    overrides: ClassVar[dict[str, Any]] = {"coupling_blocks": 2}
+
+
+class TestCFlowLite0(ModelConformance):
+    model = "cflow-efficientnet-lite0"

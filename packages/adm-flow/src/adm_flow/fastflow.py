@@ -71,4 +71,4 @@ class FastFlow(AnomalyModel):
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """Adam on norms and flows."""
         parameters = [p for p in self.parameters() if p.requires_grad]
-        return {"main": plan.optimization(parameters, "adam", learning_rate=1e-3, weight_decay=1e-5)}
+        return {"main": plan.optimization(parameters, "adam", learning_rate=1e-3, weight_decay=1e-5, fused=True)}
