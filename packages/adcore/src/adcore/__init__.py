@@ -14,7 +14,6 @@ _LAZY = {
     "list_models": "adcore.registry",
     "model_card": "adcore.registry",
     "set_globals": "adcore.settings",
-    "settings": "adcore.settings",
     "AdcoreError": "adcore.errors",
     "AnomalyModel": "adcore.model",
     "Batch": "adcore.model",

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from adcore.data.image_io import IMAGE_SUFFIXES, read_image
+from adcore.data.image_io import read_image
+from adcore.data.layout import IMAGE_SUFFIXES, images_below
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import DataError
 from adcore.evaluation.evaluate import prediction_rows, write_predictions
@@ -25,7 +26,7 @@ def find_images(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise DataError(f"{source} does not exist; give an image or a folder of images")
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    found = images_below(source)
     if not found:
         raise DataError(f"{source} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return found
