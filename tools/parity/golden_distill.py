@@ -4,6 +4,7 @@ import functools
 
 import torch
 from anomalib.data import ImageBatch
+from anomalib.models.image.reverse_distillation.anomaly_map import AnomalyMapGenerationMode
 from golden_common import (
     STEPS,
     Result,
@@ -14,6 +15,7 @@ from golden_common import (
     learn,
     optimizer_facts,
     peer,
+    peer_optimizer,
     training_batches,
     without_dropout,
 )
@@ -70,8 +72,41 @@ def efficientad(size: str) -> Result:
     }
 
 
+def fre() -> Result:
+    """64 px: the features are (256, 2, 2), so the autoencoder goes from 1,024 to 40 numbers and back."""
+    options = {"backbone": "resnet18", "layer": "layer3", "input_dim": 1024, "latent_dim": 40, "pooling_kernel_size": 2}
+    return learn(peer("Fre", 64, **options), "fre", options, (2, 3, 64, 64))
+
+
+def reverse_distillation(backbone: str, mode: str, double: bool = False) -> Result:
+    """With `double`, everything after the filling happens in float64.
+
+    Adam's first steps are the gradient's sign times the rate, so in the wide network rounding alone moves the fifth loss
+    by half a percent.
+    """
+    options = {"backbone": backbone, "layers": ["layer1", "layer2", "layer3"], "anomaly_map_mode": mode}
+    module = peer("ReverseDistillation", 64, **options | {"anomaly_map_mode": AnomalyMapGenerationMode(mode)})
+    if not double:
+        return learn(module, "reverse_distillation", options, (2, 3, 64, 64))
+    parameters = filled(module, "reverse_distillation")
+    module.double()
+    images, image_facts = inputs((2, 3, 64, 64))
+    batches, train_facts = training_batches(STEPS, (2, 3, 64, 64))
+    tensors = evaluate(module.model, images.double())
+    optimizer = peer_optimizer(module)
+    module.model.train()
+    losses = (module.loss(*module.model(batch.double())) for batch in batches)  # its training_step casts to float32
+    tensors["losses"] = descend(losses, optimizer)
+    tensors |= {f"{key}_after": value for key, value in evaluate(module.model, images.double()).items()}
+    facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
+    return tensors, facts | {"optimizer": optimizer_facts(optimizer), "dtype": "float64"}
+
+
 CASES = {
     "stfpm": stfpm,
     "efficientad_small": functools.partial(efficientad, "small"),
     "efficientad_medium": functools.partial(efficientad, "medium"),
+    "fre": fre,
+    "reverse_distillation": functools.partial(reverse_distillation, "resnet18", "add"),
+    "reverse_distillation_wide": functools.partial(reverse_distillation, "wide_resnet50_2", "multiply", double=True),
 }

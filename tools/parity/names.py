@@ -19,6 +19,8 @@ RENAMES: dict[str, list[tuple[str, str]]] = {
         (r"\.module_list\.", "."),
         (r"\.subnet\.", ".subnet.logits."),
     ],
+    "fre": [EXTRACTOR, (r"^fre_model\.", "autoencoder.")],
+    "reverse_distillation": [(r"^encoder\.feature_extractor\.", "encoder.")],
     "efficientad_small": [(r"^ae\.", "autoencoder.")],
     "efficientad_medium": [(r"^ae\.", "autoencoder.")],
     "draem": DRAEM,
