@@ -23,7 +23,7 @@ from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.metrics import Metrics, image_metrics
 from adcore.evaluation.page import write_page
 from adcore.evaluation.score import Scoring, score_samples
-from adcore.files import sha256_file, write_json
+from adcore.files import remove_leftovers, sha256_file, write_json
 from adcore.model import AnomalyModel
 from adcore.registry import create_model, open_dataset
 from adcore.request import DataChoice, ModelChoice, new_folder
@@ -83,6 +83,7 @@ def train(
         notes.append(f"nothing to resume in {folder}: the run started from the beginning")
     elif not resume:
         shutil.rmtree(last.parent, ignore_errors=True)
+    remove_leftovers(folder)
     seed_everything(choice.plan.seed)
     model = create_model(choice.card.name, **choice.config)
     existed = folder.exists()
