@@ -47,4 +47,10 @@ def cflow() -> Result:
     return tensors, facts | {"optimizer": optimizer_facts(optimizer)}
 
 
-CASES = {"fastflow": fastflow, "cflow": cflow}
+def uflow() -> Result:
+    """One image a step: the peer adds the energies of a batch up but averages its log-determinants."""
+    options = {"backbone": "resnet18"}
+    return learn(peer("Uflow", 64, **options), "uflow", options, (1, 3, 64, 64))
+
+
+CASES = {"fastflow": fastflow, "cflow": cflow, "uflow": uflow}

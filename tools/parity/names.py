@@ -21,6 +21,11 @@ RENAMES: dict[str, list[tuple[str, str]]] = {
     ],
     "fre": [EXTRACTOR, (r"^fre_model\.", "autoencoder.")],
     "reverse_distillation": [(r"^encoder\.feature_extractor\.", "encoder.")],
+    "uflow": [
+        (r"^feature_extractor\.feature_extractor\.", "backbone."),
+        (r"^feature_extractor\.feature_normalizations\.", "norms."),
+        (r"\.module_list\.", "."),
+    ],
     "efficientad_small": [(r"^ae\.", "autoencoder.")],
     "efficientad_medium": [(r"^ae\.", "autoencoder.")],
     "draem": DRAEM,

@@ -44,3 +44,21 @@ class TestCFlowResnet50(ModelConformance):
 
 class TestCFlowLite0(ModelConformance):
     model = "cflow-efficientnet-lite0"
+
+
+class TestUFlow(ModelConformance):
+    model = "uflow"
+
+
+class TestUFlowResnet18(ModelConformance):
+    model = "uflow-resnet18"
+
+
+class TestUFlowLite0(ModelConformance):
+    model = "uflow-efficientnet-lite0"
+
+
+@pytest.mark.slow  # two networks of 400 million parameters together
+class TestUFlowMcait(ModelConformance):
+    model = "uflow-mcait"
+    overrides: ClassVar[dict[str, Any]] = {"flow_steps": 1}

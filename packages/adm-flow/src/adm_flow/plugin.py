@@ -73,6 +73,32 @@ MODELS += [
     ),
 ]
 
+_UFLOW = {
+    "target": "adm_flow.uflow:UFlow",
+    "family": "flow",
+    "title": "U-Flow",
+    "paper": "Tailanian, Pardo, Musé, U-Flow: A U-shaped Normalizing Flow for Anomaly Detection with Unsupervised "
+    "Threshold, Journal of Mathematical Imaging and Vision 2024",
+    "year": 2024,
+    "summary": "One U-shaped flow over the scales of a backbone; its white latent space gives a threshold without anomalies.",
+    "epochs": 10,
+    "published": "- / 98.7",
+}
+
+MODELS += [
+    ModelCard(name="uflow", config={"backbone": "wide_resnet50_2", "layers": _LAYERS}, **_UFLOW),
+    ModelCard(name="uflow-resnet18", config={"backbone": "resnet18", "layers": _LAYERS}, **_UFLOW),
+    ModelCard(name="uflow-efficientnet-lite0", config=_LITE0, **_UFLOW),
+    ModelCard(
+        name="uflow-mcait",
+        config={"backbone": "mcait", "layers": ("blocks.40", "blocks.20")},
+        backbones=("cait_m48_448", "cait_s24_224"),
+        batch_size=4,
+        image_size=448,
+        **_UFLOW,
+    ),
+]
+
 
 @hookimpl
 def adcore_register_models() -> list[ModelCard]:

@@ -7,7 +7,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, MultiStepLR, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    StepLR,
+)
 
 from adcore.errors import ConfigError
 from adcore.training.warmup import WarmupCosineLR
@@ -25,6 +33,7 @@ SCHEDULERS: dict[str, tuple[type[LRScheduler], str]] = {  # the class, and wheth
     "multisteplr": (MultiStepLR, "epoch"),
     "exponential": (ExponentialLR, "epoch"),
     "cosine": (CosineAnnealingLR, "epoch"),
+    "linear": (LinearLR, "step"),
     "warmup_cosine": (WarmupCosineLR, "step"),
     "onecycle": (OneCycleLR, "step"),
 }
