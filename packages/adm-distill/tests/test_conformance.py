@@ -21,7 +21,7 @@ class TestSTFPMLite0(ModelConformance):
 class TestEfficientADSmall(ModelConformance):
     model = "efficientad-small"
     image_size = 256  # its autoencoder takes no less
-    images = 2
+    images = 1
     epochs = 1
     overrides: ClassVar = {"teacher": "random"}
 
