@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
@@ -61,8 +61,15 @@ class Plugins:
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, card: Card, origin: Origin) -> None:
-        """Keep the card; a second card of one name makes that name unusable and is reported with both origins."""
+        """Keep the card; a second card of one name makes that name unusable and is reported with both origins.
+
+        A wheel of weights (`adcore backbones pack`) is no second backbone: it completes the card that adcore itself has.
+        """
         kind, known = type(card), self.cards[type(card)]
+        old, owner = known.get(card.name, (None, None))
+        if owner and owner.plugin == "adcore" and _carries_weights(card, old):
+            known[card.name] = (replace(old, wheel=card.wheel, sha256={**old.sha256, **card.sha256}), origin)
+            return
         for name in (card.name, *card.aliases):
             owner = self.aliases[kind].get(name)
             if owner is not None:
@@ -78,6 +85,10 @@ class Plugins:
         if origins:
             claimants = " and ".join(f"'{o.plugin}' ({o})" for o in origins)
             raise PluginError(f"'{name}' is registered by {claimants}; uninstall one or set ADCORE_DISABLE_PLUGINS")
+
+
+def _carries_weights(card: Card, known: Card) -> bool:
+    return isinstance(card, BackboneCard) and card.wheel is not None and card.architecture == known.architecture
 
 
 def disabled_plugins() -> set[str]:

@@ -1,6 +1,8 @@
-"""`adcore backbones list | where | verify`."""
+"""`adcore backbones list | where | verify | pull | pack`."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
@@ -53,3 +55,28 @@ def verify(names: tuple[str, ...]) -> None:
         create_backbone(name)
         known = "as its name says" if expected_digest(found.card, found.path) else "no published value to compare with"
         click.echo(f"{found.card.name}: ok, {found.path} (sha256 {found.sha256[:16]}..., {known})")
+
+
+@command.command("pull")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder; else backbone_dir, else the user's own.")
+def pull(name: str, out: Path | None) -> None:
+    """Download the weights of NAME (this command alone uses the network) and check their sha256."""
+    from adcore.backbones import pull as downloads
+
+    card = backbone_card(name)
+    click.echo(f"{card.name}: {card.size_mb} MB from {card.hub or card.source} (licence: {card.licence})", err=True)
+    click.echo(str(downloads.pull(card, out)))
+
+
+@command.command("pack")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="The backbone whose weights FILE holds.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the wheel.")
+@click.option("--as", "new_name", help="Register the weights as a backbone of this new name.")
+def pack(file: Path, name: str, out: Path, new_name: str | None) -> None:
+    """Make a wheel of the weights FILE; where it is installed, the backbone needs no other file."""
+    from adcore.backbones import pack as wheels
+
+    wheel = wheels.pack(file, name, out, new_name)
+    click.echo(f"{wheel}\ninstall it where it is needed: pip install --no-index {wheel.name}")

@@ -8,7 +8,8 @@ class TestMyModel(ModelConformance):
 
 from __future__ import annotations
 
-import socket
+import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,18 +21,26 @@ import torch
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
 from adcore.cards import load_target
+from adcore.config import config_fields, describe_config
 from adcore.errors import ConfigError, NotFittedError
 from adcore.model import AnomalyModel, Prediction
-from adcore.registry import create_model, model_card
+from adcore.plugins import discover
+from adcore.registry import create_model, model_card, model_origin
 from adcore.request import ModelChoice
+from adcore.testing.offline import sockets_forbidden
 from adcore.testing.tiny import fit_tiny, tiny_images
+from adcore.training.device import seed_everything
 from adcore.training.trainer import FitSummary
 
 Fitted = tuple[AnomalyModel, FitSummary, ModelChoice]
 
 
 class ModelConformance:
-    """Inherit, and name the model. The rest has defaults that suit most models."""
+    """Inherit, and name the model. The rest has defaults that suit most models.
+
+    A check that a model cannot pass is named in `expected_failures` with the reason; it then has to fail, so that the
+    entry goes when the reason does. `adcore check-plugin PACKAGE` runs the same checks without a test file.
+    """
 
     model: ClassVar[str] = ""
     image_size: ClassVar[int] = 64  # square side; small, for speed
@@ -39,6 +48,12 @@ class ModelConformance:
     epochs: ClassVar[int] = 2
     overrides: ClassVar[dict[str, Any]] = {}  # settings; weights are random where the model has that setting
     expected_failures: ClassVar[dict[str, str]] = {}  # check name -> reason
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        unknown = [check for check in cls.expected_failures if not hasattr(cls, check)]
+        if unknown:
+            raise TypeError(f"{cls.__name__}: expected_failures names no check: {', '.join(unknown)}")
 
     @pytest.fixture(autouse=True)
     def _expected_failure(self, request: pytest.FixtureRequest) -> None:
@@ -52,8 +67,6 @@ class ModelConformance:
 
     def settings(self) -> dict[str, Any]:
         """`overrides`, with random weights for models that take weights."""
-        from adcore.config import config_fields
-
         random = {"weights": "random"} if "weights" in config_fields(load_target(model_card(self.model).target)) else {}
         return {**random, **self.overrides}
 
@@ -67,44 +80,102 @@ class ModelConformance:
         return tiny_images(count, choice.preprocess.output_size, seed=7)
 
     def test_card_is_complete(self) -> None:
-        """Fill every field of the ModelCard: users read it in `info` and in the model table."""
+        """Users read the card in `adcore info` and in the model table.
+
+        Fails on an empty family, title, paper or summary, a year that is none, or a target that is not "module:Class" of an
+        AnomalyModel. Mend: fill the field in plugin.py.
+        """
         card = model_card(self.model)
         for field in ("family", "title", "paper", "summary"):
             assert getattr(card, field).strip(), f"the card's {field} is empty"
-        assert 1990 <= card.year <= 2100, "the card's year is not a year"
+        assert 1950 <= card.year <= 2100, "the card's year is not a year"
         assert ":" in card.target, "target must be 'module:Class'"
+        assert issubclass(load_target(card.target), AnomalyModel), f"{card.target} is no AnomalyModel"
 
     def test_listing_imports_no_torch(self) -> None:
-        """plugin.py must import cards and hookspecs only; move torch imports into the module of the target."""
-        code = "import sys; from adcore.registry import list_models; list_models(); sys.exit('torch' in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, "listing imported torch"
+        """`adcore list-models` has to answer at once, so a plugin module holds cards only.
+
+        Fails when loading this plugin alone imports torch. Mend: in plugin.py, and in the package's __init__.py, import
+        nothing but adcore.cards and adcore.hookspecs; the module that the card's target names imports torch.
+        """
+        own = model_origin(self.model)
+        others = {origin.plugin for _, origin in discover()} - {own.plugin}
+        code = (
+            "import sys; from adcore.registry import model_card; model_card(sys.argv[1]); print('torch' in sys.modules)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, self.model],
+            env={**os.environ, "ADCORE_DISABLE_PLUGINS": ",".join(sorted(others))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"the model cannot be listed alone: {done.stderr.strip()}"
+        assert done.stdout.strip() == "False", f"loading the plugin module of {own} imports torch"
 
     def test_override_keys_are_checked(self) -> None:
-        """Take settings as named keyword arguments, not **kwargs, so that a misspelt one is refused by name."""
+        """A misspelt setting has to be refused by name, never swallowed.
+
+        Fails when the class takes **kwargs or *args, or accepts an unknown key. Mend: take every setting as a named keyword
+        argument of __init__.
+        """
+        parameters = inspect.signature(load_target(model_card(self.model).target).__init__).parameters.values()
+        loose = [str(p) for p in parameters if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        assert not loose, f"__init__ takes {', '.join(loose)}, which swallows misspelt settings"
         with pytest.raises(ConfigError, match="no_such_setting"):
             create_model(self.model, no_such_setting=1)
 
+    def test_settings_are_documented(self) -> None:
+        """Settings are shown by `adcore info` and checked against their annotations.
+
+        Fails on a setting without a type, a default or a description. Mend: write it as
+        `name: Annotated[int, Field(ge=1, description="...")] = 3`.
+        """
+        card = model_card(self.model)
+        model_class = load_target(card.target)
+        fields = config_fields(model_class)
+        untyped = [name for name, (annotation, _) in fields.items() if annotation is Any]
+        bare = [name for name, (_, default) in fields.items() if default is ... and name not in card.config]
+        silent = [name for name, _, _, meaning in describe_config(card, model_class) if not meaning]
+        assert not untyped, f"settings without an annotation: {', '.join(untyped)}"
+        assert not bare, f"settings without a default: {', '.join(bare)}"
+        assert not silent, f"settings without a description: {', '.join(silent)}"
+
     def test_unfitted_model_raises(self) -> None:
-        """Do not override __call__: AnomalyModel raises NotFittedError before the first fit."""
+        """A score from an untrained model would look like any other score.
+
+        Fails when an unfitted model answers. Mend: do not override __call__, and leave `fitted` to the trainer;
+        AnomalyModel raises NotFittedError before the first fit.
+        """
         model = create_model(self.model, **self.settings())
         with pytest.raises(NotFittedError):
             model(torch.zeros(1, 3, self.image_size, self.image_size))
 
     def test_prediction_shapes(self, fitted: Fitted) -> None:
-        """forward must return one score an image and, if it gives a map, one of the input's height and width."""
+        """Metrics and overlays rely on one score an image, and on maps of the size of the input.
+
+        Fails on another type, another shape, NaN or infinity. Mend: return Prediction(score (B,), map (B, H, W)); upsample
+        the map with adcore.maps.upsample; look for a division by zero or a logarithm of zero.
+        """
         model, _, choice = fitted
         images = self.inputs(choice)
         with torch.no_grad():
             prediction = model(images)
         assert isinstance(prediction, Prediction), "forward must return a Prediction"
-        assert prediction.score.shape == (len(images),)
+        expected = (len(images),)
+        assert prediction.score.shape == expected, f"score has shape {tuple(prediction.score.shape)}, not {expected}"
         assert prediction.score.isfinite().all(), "a score is NaN or infinite"
         if prediction.anomaly_map is not None:
-            assert prediction.anomaly_map.shape == (len(images), *images.shape[-2:])
+            expected, shape = (len(images), *images.shape[-2:]), tuple(prediction.anomaly_map.shape)
+            assert shape == expected, f"anomaly_map has shape {shape}, not {expected}"
             assert prediction.anomaly_map.isfinite().all(), "a map holds NaN or infinity"
 
     def test_input_changes_the_score(self, fitted: Fitted) -> None:
-        """A score that is the same for every image is no score: look for a forward that ignores its input."""
+        """A result that is the same for every image is no result.
+
+        Fails when two different images get equal results. Mend: look for a forward that ignores its input, a saturated
+        activation, or a network whose weights are all zero.
+        """
         model, _, choice = fitted
         with torch.no_grad():
             prediction = model(self.inputs(choice))
@@ -112,39 +183,65 @@ class ModelConformance:
         assert not torch.equal(spread[0], spread[1]), "two different images got the same result"
 
     def test_batch_invariance(self, fitted: Fitted) -> None:
-        """An image's score must not depend on the images beside it: no statistics over the batch in forward."""
+        """An image's score must not depend on the images beside it.
+
+        Fails when images alone and in a batch differ by more than rounding. Mend: no statistics over the batch in forward
+        (min-max normalisation, batch norm left in training mode); reduce over dimensions 1 and up only.
+        """
         model, _, choice = fitted
         images = self.inputs(choice)
         with torch.no_grad():
             together = model(images)
             alone = [model(image[None]) for image in images]
         scale = float(together.score.abs().max()) + 1e-12
-        assert torch.allclose(together.score, torch.cat([p.score for p in alone]), rtol=1e-3, atol=1e-4 * scale)
+        scores = torch.cat([p.score for p in alone])
+        assert torch.allclose(together.score, scores, rtol=1e-3, atol=1e-4 * scale), "scores depend on the batch"
         if together.anomaly_map is not None:
             maps = torch.cat([p.anomaly_map for p in alone])
             scale = float(together.anomaly_map.abs().max()) + 1e-12
-            assert torch.allclose(together.anomaly_map, maps, rtol=1e-3, atol=1e-3 * scale)
+            assert torch.allclose(together.anomaly_map, maps, rtol=1e-3, atol=1e-3 * scale), "maps depend on the batch"
 
     def test_learns(self, fitted: Fitted) -> None:
-        """Training must change what is stored: a loss that does not fall, or a bank that stays empty, fails here."""
+        """Training must change what is stored.
+
+        Fails on a loss that is not finite, when a model with optimizers ends with the parameters it began with, or one
+        without ends with empty buffers. Mend: give all trained parameters to configure_optimizers, yield an Update whose
+        loss carries a gradient, and register what a one-pass model gathers as buffers.
+        """
         model, summary, choice = fitted
-        if model.configure_optimizers(choice.plan.model_copy(update={"steps_per_epoch": 2})):
+        seed_everything(0)  # as fit() does: the same draw of the first weights
+        fresh = create_model(self.model, **choice.config)
+        trained = bool(model.configure_optimizers(choice.plan.model_copy(update={"steps_per_epoch": 2})))
+        if trained:
             assert summary.history, "no epoch was recorded"
-            assert all(torch.isfinite(torch.tensor(list(epoch.values()))).all() for epoch in summary.history)
-        fresh = create_model(self.model, **self.settings()).state_dict()
-        after = model.state_dict()
-        changed = [k for k in after if k not in fresh or not torch.equal(after[k], fresh[k])]
-        assert changed, "training changed no parameter and no buffer"
+            values = torch.tensor([value for epoch in summary.history for value in epoch.values()])
+            assert values.isfinite().all(), "a logged value is NaN or infinite"
+        before = dict(fresh.named_parameters()) if trained else fresh.state_dict()
+        after = dict(model.named_parameters()) if trained else model.state_dict()
+        changed = [k for k in after if k not in before or not torch.equal(after[k], before[k])]
+        assert changed, f"training changed no {'parameter' if trained else 'buffer'}"
 
     def test_deterministic(self, fitted: Fitted) -> None:
-        """Two fits with one seed must be equal to the last bit: draw random numbers from seeded generators only."""
-        first, second = fitted[0].state_dict(), self.fit()[0].state_dict()
-        assert first.keys() == second.keys()
+        """Two fits with one seed, and two predictions of one image, must be equal to the last bit.
+
+        Fails when a stored tensor or a score differs. Mend: draw random numbers from torch's global generator or from one
+        seeded with `fit.plan.seed`, never from the clock, `random` unseeded or set order; draw none in evaluation mode.
+        """
+        model, _, choice = fitted
+        first, second = model.state_dict(), self.fit()[0].state_dict()
+        assert first.keys() == second.keys(), "two fits store different tensors"
         different = [key for key in first if not torch.equal(first[key], second[key])]
         assert not different, f"differs between two runs with one seed: {different[:3]}"
+        images = self.inputs(choice)
+        with torch.no_grad():
+            assert torch.equal(model(images).score, model(images).score), "one image got two scores"
 
     def test_save_and_load(self, fitted: Fitted, tmp_path: Path) -> None:
-        """What training learned must be parameters or registered buffers, or it is lost in the artifact."""
+        """What a user saves is what a user gets back.
+
+        Fails when the loaded model gives other results, or none. Mend: what training learned must be parameters or
+        persistent registered buffers; a plain attribute is lost in the file.
+        """
         model, _, choice = fitted
         artifacts.save(tmp_path / "model.safetensors", Artifact(model, choice.preprocess))
         loaded = artifacts.load(tmp_path / "model.safetensors")
@@ -152,20 +249,30 @@ class ModelConformance:
         with torch.no_grad():
             before, after = model(images), loaded.model(images)
         assert torch.equal(before.score, after.score), "the loaded model gives other scores"
-        assert before.anomaly_map is None or torch.equal(before.anomaly_map, after.anomaly_map)
+        assert before.anomaly_map is None or torch.equal(before.anomaly_map, after.anomaly_map), "it gives other maps"
         assert loaded.preprocess == choice.preprocess
 
     def test_state_is_tensors(self, fitted: Fitted) -> None:
-        """get_extra_state would need a pickle: keep state in tensors."""
-        assert all(isinstance(value, torch.Tensor) for value in fitted[0].state_dict().values())
+        """A model file is never unpickled, so nothing but tensors goes into it.
 
-    def test_cpu_and_offline(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Neither building nor fitting may open a connection; weights are resolved offline by adcore."""
+        Fails when the state holds anything else, or an extra state. Mend: remove get_extra_state; keep learned state in
+        parameters and buffers, and settings in the keyword arguments of __init__.
+        """
+        state = fitted[0].state_dict()
+        foreign = [k for k, v in state.items() if not isinstance(v, torch.Tensor) or k.endswith("_extra_state")]
+        assert not foreign, f"the state holds more than tensors: {', '.join(foreign)}"
 
-        def refuse(*_: Any, **__: Any) -> None:
-            raise AssertionError("the model tried to open a network connection")
+    def test_cpu_and_offline(self) -> None:
+        """A factory has no network, and often no GPU.
 
-        monkeypatch.setattr(socket.socket, "connect", refuse)
-        model = self.fit(seed=1)[0]
+        Fails when building, fitting or predicting opens a connection or looks up a host, or leaves a tensor on another
+        device. Mend: get weights through adcore.backbones.features, which finds them offline; create tensors on the
+        device of the input.
+        """
+        with sockets_forbidden() as attempts:
+            model, _, choice = self.fit(seed=1)
+            with torch.no_grad():
+                model(self.inputs(choice, 1))
+        assert not attempts, f"the model tried to reach the network: {attempts[0]}"
         devices = {tensor.device.type for tensor in model.state_dict().values()}
         assert devices <= {"cpu"}, "a model that was fitted on the CPU has tensors elsewhere"

@@ -1,0 +1,20 @@
+"""`adcore new-plugin NAME`: a package that can be installed, tested and trained as it is written."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import click
+
+from adcore.scaffold import write_plugin
+
+
+@click.command("new-plugin")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder to write into; default: here.")
+def command(name: str, out: Path) -> None:
+    """Write a complete package NAME: plugin, one small working model, conformance test, README, CI."""
+    folder = write_plugin(name, out, date.today().year)
+    click.echo(f"written to {folder}; next:")
+    click.echo(f'  pip install -e "{folder}[test]"\n  pytest {folder}\n  adcore check-plugin {name}')

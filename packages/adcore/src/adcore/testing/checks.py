@@ -1,0 +1,82 @@
+"""The conformance kit without a test file: what `adcore check-plugin` runs."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from adcore.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One check of one model: "ok", "failed" or "skipped", with the reason of a failure in one line."""
+
+    model: str
+    check: str
+    result: str
+    reason: str = ""
+
+
+def check_names() -> list[str]:
+    """Names of all checks, in the order in which they run."""
+    from adcore.testing.conformance import ModelConformance
+
+    return [name for name in vars(ModelConformance) if name.startswith("test_")]
+
+
+def explain(check: str) -> str:
+    """What a failure of the check means, and how to mend it."""
+    from adcore.testing.conformance import ModelConformance
+
+    return inspect.getdoc(getattr(ModelConformance, check)) or ""
+
+
+class _Collector:
+    """A pytest plugin that keeps what each check of each class gave."""
+
+    def __init__(self, models: dict[str, str]) -> None:
+        self.models, self.outcomes = models, {}
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        *_, class_name, check = report.nodeid.split("::")
+        key = (self.models[class_name], check)
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = (crash.message if crash else str(report.longrepr)).strip().splitlines()[0]
+            self.outcomes[key] = Outcome(*key, "failed", reason.removeprefix("AssertionError: "))
+        elif key not in self.outcomes and (report.skipped or report.when == "call"):
+            self.outcomes[key] = Outcome(*key, "skipped" if report.skipped else "ok")
+
+
+def check_models(names: Iterable[str], checks: Iterable[str] = (), **attributes: Any) -> list[Outcome]:
+    """Run the checks (all, or those named) on installed models.
+
+    `attributes` (image_size, images, epochs, overrides) are those of ModelConformance. ConfigError without pytest.
+    """
+    try:
+        import pytest
+    except ImportError:
+        raise ConfigError("checking a plugin needs pytest: pip install pytest") from None
+    classes = {f"Test{number}": name for number, name in enumerate(names)}
+    body = "".join(f"    {key} = {value!r}\n" for key, value in attributes.items())
+    lines = (f"\nclass {title}(ModelConformance):\n    model = {name!r}\n{body}" for title, name in classes.items())
+    collector = _Collector(classes)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"test_{Path(folder).name}.py"  # a name of its own: pytest keeps modules by name
+        file.write_text("from adcore.testing import ModelConformance\n" + "".join(lines), encoding="utf-8")
+        (Path(folder) / "pytest.ini").write_text("[pytest]\n")
+        options = ["-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:faulthandler", "--capture=sys"]
+        options += ["--noconftest", "--import-mode=importlib", "--rootdir", folder, "-c", f"{folder}/pytest.ini"]
+        targets = [f"{file}::{title}::{check}" for title in classes for check in checks] or [str(file)]
+        with mock.patch.dict(os.environ, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}):
+            code = pytest.main([*options, *targets], plugins=[collector])
+    if code not in (0, 1) or not collector.outcomes:
+        raise ConfigError(f"the checks could not be run (pytest ended with {code}); is pytest up to date?")
+    return list(collector.outcomes.values())

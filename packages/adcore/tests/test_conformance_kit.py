@@ -1,0 +1,296 @@
+"""Every check of the kit catches the fault it is there for; a right model passes all of them.
+
+The toy models are really installed: a distribution in a folder on the path, found through its entry point.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+from adcore import plugins
+from adcore.testing import ModelConformance
+from adcore.testing.checks import check_models, check_names, explain
+from adcore.testing.site import write_distribution
+
+RIGHT = '''
+"""A right toy, and subclasses with one fault each."""
+import os, socket
+from typing import Annotated, Any
+import torch
+from pydantic import Field
+from adcore.maps import upsample
+from adcore.model import AnomalyModel, Prediction, Update
+
+class Right(AnomalyModel):
+    def __init__(self, gain: Annotated[float, Field(gt=0, description="of the map")] = 1.0) -> None:
+        super().__init__()
+        self.gain = gain
+        self.mean = torch.nn.Parameter(torch.rand(3))
+
+    def distance(self, images):
+        return (images - self.mean[:, None, None]).square().mean(1)
+
+    def training_step(self, batch, step):
+        yield Update(self.distance(batch.images).mean())
+
+    def configure_optimizers(self, plan):
+        return {"main": plan.optimization(self.parameters(), "sgd", learning_rate=0.1)}
+
+    def forward(self, images):
+        small = torch.nn.functional.avg_pool2d(self.distance(images)[:, None], 4)[:, 0]
+        anomaly_map = self.gain * upsample(small, images.shape[-2:])
+        return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
+
+class OnePass(AnomalyModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("bank", torch.empty(0))
+
+    def on_fit_start(self, fit):
+        self.bank = torch.empty(0)
+
+    def training_step(self, batch, step):
+        self.bank = torch.cat([self.bank, batch.images.mean((2, 3))])
+        yield from ()
+
+    def forward(self, images):
+        return Prediction(torch.cdist(images.mean((2, 3)), self.bank).amin(1))
+'''
+FAULTS = {  # check -> faulty classes
+    "test_override_keys_are_checked": """
+class SwallowsKeys(Right):
+    def __init__(self, gain: Annotated[float, Field(description="of the map")] = 1.0, **more: Any) -> None:
+        super().__init__(gain)
+""",
+    "test_settings_are_documented": """
+class SilentSetting(Right):
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__(gain)
+
+class UntypedSetting(Right):
+    def __init__(self, gain=1.0) -> None:
+        super().__init__(gain)
+""",
+    "test_unfitted_model_raises": """
+class AnswersUntrained(Right):
+    def __call__(self, images):
+        return self.forward(images)
+""",
+    "test_prediction_shapes": """
+class WrongMapSize(Right):
+    def forward(self, images):
+        small = self.distance(images)[:, ::4, ::4]
+        return Prediction(small.flatten(1).amax(1), small)
+
+class WrongScoreShape(Right):
+    def forward(self, images):
+        found = super().forward(images)
+        return Prediction(found.score[:, None], found.anomaly_map)
+
+class NanScores(Right):
+    def forward(self, images):
+        found = super().forward(images)
+        return Prediction(found.score * float("nan"), found.anomaly_map)
+
+class NanMaps(Right):
+    def forward(self, images):
+        found = super().forward(images)
+        return Prediction(found.score, found.anomaly_map / 0)
+
+class NoPrediction(Right):
+    def forward(self, images):
+        return super().forward(images).score
+""",
+    "test_input_changes_the_score": """
+class IgnoresInput(Right):
+    def forward(self, images):
+        return super().forward(torch.ones_like(images))
+""",
+    "test_batch_invariance": """
+class DependsOnBatch(Right):
+    def forward(self, images):
+        found = super().forward(images)
+        return Prediction(found.score / found.score.max(), found.anomaly_map)
+
+class MapDependsOnBatch(Right):
+    def forward(self, images):
+        found = super().forward(images)
+        return Prediction(found.score, found.anomaly_map - found.anomaly_map.mean())
+""",
+    "test_learns": """
+class NothingToOptimise(Right):
+    def configure_optimizers(self, plan):
+        idle = torch.nn.Parameter(torch.zeros(1))
+        return {"main": plan.optimization([idle], "sgd", learning_rate=0.1)}
+
+class EmptyBank(OnePass):
+    def training_step(self, batch, step):
+        yield from ()
+
+    def forward(self, images):
+        return Prediction(images.mean((1, 2, 3)))
+""",
+    "test_deterministic": """
+class Nondeterministic(Right):
+    def on_fit_end(self, fit):
+        noise = torch.Generator().manual_seed(int.from_bytes(os.urandom(4), "big"))
+        self.mean.data += torch.rand(3, generator=noise)
+
+class RandomAtPrediction(Right):
+    def forward(self, images):
+        return super().forward(images + 1e-5 * torch.rand_like(images))
+""",
+    "test_save_and_load": """
+class ForgetsBuffer(Right):
+    def on_fit_end(self, fit):
+        self.scale = 3.0
+
+    def forward(self, images):
+        found = super().forward(images)
+        return Prediction(found.score * self.scale, found.anomaly_map)
+
+class UnsavedBuffer(Right):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1), persistent=False)
+
+    def training_step(self, batch, step):
+        self.seen += len(batch.images)
+        yield from super().training_step(batch, step)
+
+    def forward(self, images):
+        found = super().forward(images)
+        return Prediction(found.score + self.seen, found.anomaly_map)
+""",
+    "test_state_is_tensors": """
+class PickledState(Right):
+    def get_extra_state(self):
+        return {"anything": object}
+
+    def set_extra_state(self, state):
+        pass
+
+class PickleInATensor(Right):
+    def get_extra_state(self):
+        import pickle
+        return torch.frombuffer(bytearray(pickle.dumps({"a": 1})), dtype=torch.uint8)
+
+    def set_extra_state(self, state):
+        pass
+""",
+    "test_cpu_and_offline": """
+class OpensSocket(Right):
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            socket.create_connection(("127.0.0.1", 9), timeout=0.1)
+        except Exception:
+            pass  # swallowed, and seen all the same
+
+class LooksUpAHost(Right):
+    def on_fit_start(self, fit):
+        try:
+            socket.getaddrinfo("localhost", 80)
+        except Exception:
+            pass
+""",
+    "test_card_is_complete": "",  # faulty cards, not classes
+    "test_listing_imports_no_torch": "",  # a faulty plugin.py
+}
+PLUGIN = """
+from adcore.cards import ModelCard
+from adcore.hookspecs import hookimpl
+
+def card(name, **changes):
+    facts = {"target": f"toys.models:{name}", "family": "toy", "title": "T", "paper": "P", "year": 2020, "summary": "S"}
+    return ModelCard(name=name.lower(), normalization="none", **{**facts, **changes})
+
+@hookimpl
+def adcore_register_models():
+    return [
+        *map(card, NAMES),
+        card("NoSummary", target="toys.models:Right", summary=" "),
+        card("NoYear", target="toys.models:Right", year=0),
+        card("NoModel", target="collections:OrderedDict"),
+    ]
+"""
+CLASSES = [
+    (check, line.split("(")[0][6:]) for check, code in FAULTS.items() for line in code.split("\n") if line[:1] == "c"
+]
+CASES = [(check, name.lower()) for check, name in CLASSES]
+CASES += [("test_card_is_complete", name) for name in ("nosummary", "noyear", "nomodel")]
+CASES += [("test_listing_imports_no_torch", "heavy")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toys(tmp_path_factory):
+    """Two installed distributions: toys, and one whose plugin.py imports torch."""
+    site = tmp_path_factory.mktemp("site")
+    names = ["Right", "OnePass", *(name for _, name in CLASSES)]
+    models = RIGHT + "".join(FAULTS.values())
+    files = {"toys/__init__.py": "", "toys/models.py": models, "toys/plugin.py": f"NAMES = {names}\n{PLUGIN}"}
+    write_distribution(site, "toys", files, "toys.plugin")
+    heavy = f"import torch\nNAMES = []\n{PLUGIN}".replace("toys.models:{name}", "toys.models:Right")
+    heavy = heavy[: heavy.index("    return [\n")] + "    return [card('Heavy')]\n"
+    write_distribution(site, "heavy-toy", {"heavy_toy.py": heavy}, "heavy_toy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(site)
+        patch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        plugins.load_plugins.cache_clear()
+        yield site
+    plugins.load_plugins.cache_clear()
+    for module in [name for name in sys.modules if name.startswith(("toys", "heavy_toy"))]:
+        del sys.modules[module]
+
+
+@pytest.mark.parametrize(("check", "model"), CASES)
+def test_a_fault_is_caught_by_its_check(check, model) -> None:
+    (outcome,) = check_models([model], [check], image_size=16)
+    assert outcome.result == "failed"
+    assert outcome.reason
+
+
+def test_every_check_has_a_fault_that_it_catches() -> None:
+    assert {check for check, _ in CASES} == set(check_names())
+
+
+@pytest.mark.parametrize("model", ["right", "onepass"])
+def test_a_right_model_passes_all(model) -> None:
+    outcomes = check_models([model], image_size=16)
+    assert [o for o in outcomes if o.result != "ok"] == []
+    assert [o.check for o in outcomes] == check_names()
+
+
+def test_every_check_says_what_a_failure_means_and_how_to_mend_it() -> None:
+    for check in check_names():
+        assert "Fails " in explain(check), check
+        assert "Mend: " in explain(check), check
+
+
+def test_an_expected_failure_has_to_name_a_check_and_to_fail() -> None:
+    with pytest.raises(TypeError, match="test_of_nothing"):
+        type("TestToy", (ModelConformance,), {"expected_failures": {"test_of_nothing": "?"}})
+    known = {"test_deterministic": "draws from the system"}
+    (outcome,) = check_models(["nondeterministic"], ["test_deterministic"], image_size=16, expected_failures=known)
+    assert outcome.result == "skipped"
+    (outcome,) = check_models(["right"], ["test_deterministic"], image_size=16, expected_failures=known)
+    assert outcome.result == "failed"
+
+
+def test_check_plugin_prints_a_table_and_tells_by_its_exit_code(run_cli) -> None:
+    code, out, _ = run_cli("check-plugin", "toys", "--model", "onepass", "--image-size", 16)
+    assert code == 0
+    assert f"{len(check_names())} checks passed, 0 failed" in out
+    code, out, _ = run_cli("check-plugin", "toys", "--model", "wrongmapsize", "--model", "right", "--image-size", 16)
+    assert code == 1
+    (row,) = (line.split() for line in out.splitlines() if line.startswith("test_prediction_shapes "))
+    assert row[1:] == ["failed", "ok"]
+    assert "wrongmapsize: test_prediction_shapes failed: anomaly_map has shape (3, 4, 4), not (3, 16, 16)" in out
+    assert "Mend: " in out
+    code, _, err = run_cli("check-plugin", "no-such-package")
+    assert code == 2
+    assert "heavy-toy" in err
+    assert err.count("\n") == 1
+    assert run_cli("check-plugin", "toys", "--model", "other")[0] == 2
