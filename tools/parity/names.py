@@ -30,9 +30,11 @@ RENAMES: dict[str, list[tuple[str, str]]] = {
     "efficientad_medium": [(r"^ae\.", "autoencoder.")],
     "draem": DRAEM,
     "draem_sspcab": DRAEM,
+    "supersimplenet": [(r"^feature_extractor\.feature_extractor\.feature_extractor\.", "backbone.")],
+    "uninet": [(r"^teachers\.(source|target)_teacher\.", r"\1.")],
     "dinomaly_small": DINOMALY,
     "dinomaly_small_reg": DINOMALY,
 }
 
 # computed constants and fitted statistics: both sides make these themselves
-KEEP = r"(blur\.kernel|downsample_kernel|memory_bank|^idx|gaussian\.|_is_fitted|is_fitted)"
+KEEP = r"((blur|smoothing)\.kernel|downsample_kernel|memory_bank|^idx|gaussian\.|_is_fitted|is_fitted)"

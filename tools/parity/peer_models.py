@@ -15,7 +15,8 @@ from torchvision.transforms import v2
 BACKBONE = "tf_efficientnet_lite0"
 STRIDES = {4: "blocks.1", 8: "blocks.2", 16: "blocks.4"}  # timm's module names; 24, 40 and 112 channels
 
-# peer's class, keyword arguments; all on the one backbone that has real weights offline
+# The peer's class and keyword arguments, on the one backbone that has real weights offline. Its FastFlow, U-Flow, Reverse
+# Distillation and CFA refuse that backbone, and EfficientAD and DSR need weights of their own: no comparison on real data.
 MODELS = {
     "patchcore": (
         "Patchcore",
@@ -27,8 +28,16 @@ MODELS = {
         },
     ),
     "padim": ("Padim", {"backbone": BACKBONE, "layers": list(STRIDES.values()), "n_features": 100}),
+    "dfkde": ("Dfkde", {"backbone": BACKBONE, "layers": [STRIDES[16]]}),
+    "dfm": ("Dfm", {"backbone": BACKBONE, "layer": STRIDES[16]}),
+    "cflow": ("Cflow", {"backbone": BACKBONE, "layers": [STRIDES[8], STRIDES[16]]}),
+    "stfpm": ("Stfpm", {"backbone": BACKBONE, "layers": list(STRIDES.values())}),
+    "fre": ("Fre", {"backbone": BACKBONE, "layer": STRIDES[16], "input_dim": 112 * 8 * 8}),  # at 256 px, pooled by 2
+    "supersimplenet": ("Supersimplenet", {"backbone": BACKBONE, "layers": [STRIDES[8], STRIDES[16]]}),
+    "draem": ("Draem", {"dtd_dir": None}),
+    "ganomaly": ("Ganomaly", {"latent_vec_size": 256}),
 }
-EPOCHS: dict[str, int] = {}
+UNIT_RANGE = {"draem", "ganomaly"}  # these see values in [0, 1], not normalised ones
 
 
 def build(name: str, size: int, overrides: list[str]) -> torch.nn.Module:
@@ -41,7 +50,10 @@ def build(name: str, size: int, overrides: list[str]) -> torch.nn.Module:
             options[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             options[key] = value
-    transform = v2.Compose([v2.Resize((size, size), antialias=True), v2.Normalize([0.5] * 3, [0.5] * 3)])
+    transform = [v2.Resize((size, size), antialias=True)]
+    if name not in UNIT_RANGE:
+        transform.append(v2.Normalize([0.5] * 3, [0.5] * 3))
+    transform = v2.Compose(transform)
     return getattr(anomalib.models, kind)(
         **options,
         pre_processor=PreProcessor(transform=transform),

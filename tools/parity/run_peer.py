@@ -1,6 +1,7 @@
 """Runs anomalib under its own engine, as a black box: fit, predict, seconds, memory and raw maps.
 
     hatch run parity:python tools/parity/run_peer.py run --model patchcore --data ROOT --dataset mvtec:hazelnut --out DIR
+    hatch run parity:python tools/parity/run_peer.py steps stfpm-resnet18 --batch 16 --size 256 --out DIR
 
 Writes DIR/<name>.json (settings, times, memory, metrics) and DIR/<name>.npz (raw scores and maps, in the order of
 `datasets.read_dataset`).
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> dict:
         data.setup()
         engine = Engine(
             default_root_dir=Path(scratch) / "results", accelerator="cpu", devices=1, logger=False,
-            max_epochs=arguments.epochs or peer_models.EPOCHS.get(arguments.model, 1),
+            max_epochs=arguments.epochs,
         )  # fmt: skip
         started = time.perf_counter()
         engine.fit(model=model, train_dataloaders=data.train_dataloader())
@@ -105,6 +106,7 @@ def run(arguments: argparse.Namespace) -> dict:
         "settings": arguments.set,
         "size": arguments.size,
         "batch": arguments.batch,
+        "epochs": arguments.epochs,
         "workers": arguments.workers,
         "seed": arguments.seed,
         "threads": torch.get_num_threads(),
@@ -113,6 +115,29 @@ def run(arguments: argparse.Namespace) -> dict:
         "size_of_memory": peer_models.memory_shape(model),
     }
     (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def time_steps(arguments: argparse.Namespace) -> dict:
+    """Seconds per training step, on random weights and random pictures."""
+    import random_weights
+
+    random_weights.install()
+    import peer_models
+    import peer_steps
+    import torch
+
+    torch.manual_seed(arguments.seed)
+    report = {"model": arguments.model, "batch": arguments.batch, "size": arguments.size}
+    with tempfile.TemporaryDirectory() as scratch:
+        report |= peer_steps.measure(
+            arguments.model, arguments.size, arguments.batch, arguments.steps, arguments.warm_up, Path(scratch)
+        )
+    report |= {"peak_mb": peak_mb(), "threads": torch.get_num_threads(), "versions": peer_models.versions()}
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        path = arguments.out / f"steps_{arguments.model}_{arguments.size}x{arguments.batch}.json"
+        path.write_text(json.dumps(report, indent=2) + "\n")
     return report
 
 
@@ -130,15 +155,24 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     one.add_argument("--size", type=int, default=256)
     one.add_argument("--batch", type=int, default=16)
-    one.add_argument("--epochs", type=int)
+    one.add_argument("--epochs", type=int, default=1)
     one.add_argument("--workers", type=int, default=0)
     one.add_argument("--seed", type=int, default=42)
+    steps = commands.add_parser("steps", help="seconds per training step")
+    steps.add_argument("model")
+    steps.add_argument("--batch", type=int, required=True)
+    steps.add_argument("--size", type=int, default=256)
+    steps.add_argument("--steps", type=int, default=7)
+    steps.add_argument("--warm-up", type=int, default=2)
+    steps.add_argument("--seed", type=int, default=42)
+    steps.add_argument("--out", type=Path)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> None:
     arguments = parse(argv)
-    print(json.dumps(run(arguments), indent=2))
+    action = {"run": run, "steps": time_steps}[arguments.command]
+    print(json.dumps(action(arguments), indent=2))
 
 
 if __name__ == "__main__":
