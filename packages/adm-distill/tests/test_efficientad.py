@@ -115,6 +115,18 @@ def test_without_validation_a_tenth_is_never_trained_on(caplog):
     assert torch.equal(unseen, torch.cat([b.images for b in batches if b.paths[0] == held_out]))
 
 
+def test_the_rate_falls_for_the_last_twentieth_of_the_steps_that_are_taken():
+    model = EfficientAD(teacher="random")
+
+    def drop(**plan):
+        return model.configure_optimizers(Plan(steps_per_epoch=1000, **plan))["main"].scheduler.step_size
+
+    assert drop(batch_size=1) == 950
+    assert drop(batch_size=1, accumulate=10) == 95
+    model._trained_share = 0.9  # a tenth is held out, and a batch of one image then is no step
+    assert (drop(batch_size=1), drop(batch_size=8)) == (855, 950)
+
+
 def test_quantiles_ignore_anomalous_validation_images():
     model = EfficientAD(teacher="random")
     validation = tiny_batches(4, (256, 256), 2, anomalous=True, seed=2)

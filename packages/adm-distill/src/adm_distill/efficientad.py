@@ -117,6 +117,7 @@ class EfficientAD(AnomalyModel):
             self.register_buffer(name, torch.tensor(float(name.startswith("qb"))))
         self._penalties: NaturalImages | None = None
         self._held_out: frozenset[str] = frozenset()  # paths
+        self._trained_share = 1.0  # of the training images
 
     def on_fit_start(self, fit: Fit) -> None:
         """Get the teacher, measure its channels, and hold images out when there are none for validation."""
@@ -138,6 +139,7 @@ class EfficientAD(AnomalyModel):
             with torch.no_grad():
                 moments.add(self.teacher(normalized(batch.images)))
         self._held_out = frozenset(held_out)
+        self._trained_share = 1 - len(held_out) / seen
         self.teacher_mean.copy_(moments.mean)
         self.teacher_std.copy_(moments.std)
 
@@ -199,7 +201,10 @@ class EfficientAD(AnomalyModel):
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """Adam; the rate falls to a tenth for the last 5 % of the steps."""
         parameters = [*self.student.parameters(), *self.autoencoder.parameters()]
-        drop = {"type": "steplr", "step_size": max(1, int(0.95 * plan.total_steps)), "gamma": 0.1, "interval": "step"}
+        steps = plan.total_steps / plan.accumulate
+        if plan.batch_size == 1:
+            steps *= self._trained_share  # a held-out image is no step
+        drop = {"type": "steplr", "step_size": max(1, int(0.95 * steps)), "gamma": 0.1, "interval": "step"}
         options = {"learning_rate": 1e-4, "weight_decay": 1e-5, "scheduler": drop}
         return {"main": plan.optimization(parameters, "adam", **options)}
 
