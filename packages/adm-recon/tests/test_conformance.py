@@ -20,3 +20,18 @@ class TestDRAEM(ModelConformance):
 class TestDRAEMWithSSPCAB(ModelConformance):
     model = "draem-sspcab"
     overrides = WIDTHS
+
+
+class TestDRAEMSevNet(ModelConformance):
+    model = "draem-sevnet"
+    overrides = WIDTHS
+
+
+class TestDRAEMSevNetSpatial(ModelConformance):
+    model = "draem-sevnet"
+    overrides: ClassVar = {**WIDTHS, "severity_head": "spatial_aware"}
+
+
+class TestDRAEMSevNetMultiscale(ModelConformance):
+    model = "draem-sevnet-multiscale"
+    overrides = WIDTHS

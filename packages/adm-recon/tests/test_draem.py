@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from adcore.errors import ConfigError
 from adcore.model import Batch
 from adcore.registry import create_model
-from adcore.training.plan import Plan
 from adcore.training.device import seed_everything
+from adcore.training.plan import Plan
 from adcore.training.trainer import Trainer
 from adm_recon.losses import focal_loss, ssim_map
 from adm_recon.sspcab import SSPCAB

@@ -17,6 +17,8 @@ from adm_recon.losses import focal_loss, ssim_map
 from adm_recon.sspcab import SSPCAB
 from adm_recon.synthetic import Blend, texture_faults, texture_source
 
+SCHEDULE = {"type": "multisteplr", "milestones": [400, 600], "gamma": 0.1}  # of the paper's 700 epochs
+
 
 class ReconstructiveSubnetwork(nn.Module):
     """Encoder and decoder without skips: turns a damaged image back into a normal one."""
@@ -144,8 +146,7 @@ class DRAEM(AnomalyModel):
         yield Update(sum(terms.values()), logs={name: term.detach() for name, term in terms.items()})
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
-        schedule = {"type": "multisteplr", "milestones": [400, 600], "gamma": 0.1}
-        return {"main": plan.optimization(self.parameters(), "adam", learning_rate=1e-4, scheduler=schedule)}
+        return {"main": plan.optimization(self.parameters(), "adam", learning_rate=1e-4, scheduler=SCHEDULE)}
 
     def segment(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, H, W) -> probability of a fault at each pixel (B, H, W), and act1 .. act6."""

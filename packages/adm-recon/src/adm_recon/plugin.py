@@ -17,6 +17,17 @@ _DRAEM_PAPER = (
     "Zavrtanik et al., DRAEM: A Discriminatively Trained Reconstruction Embedding for Surface Anomaly Detection, "
     "ICCV 2021"
 )
+_SEVNET = {
+    "target": "adm_recon.draem_sevnet:DRAEMSevNet",
+    "family": "reconstruction",
+    "title": "DRAEM-SevNet",
+    "paper": f"no paper of its own; extends {_DRAEM_PAPER}",
+    "year": 2025,
+    "summary": "DRAEM on cut-paste faults of known severity, which a head on its encoder learns to tell.",
+    "epochs": 50,
+    "batch_size": 16,
+    "normalization": "none",
+}
 
 
 @hookimpl
@@ -53,4 +64,6 @@ def adcore_register_models() -> list[ModelCard]:
             summary="DRAEM whose bottleneck must predict each masked position from its surroundings.",
             **_DRAEM,
         ),
+        ModelCard(name="draem-sevnet", **_SEVNET),
+        ModelCard(name="draem-sevnet-multiscale", config={"multiscale": True}, **_SEVNET),
     ]

@@ -91,3 +91,43 @@ def texture_faults(images: Tensor, source: Textures, blend: Blend) -> tuple[Tens
         textures[faulty] = augment(source.sample(number, tuple(size), torch.default_generator))
     mask, textures, beta = (x.to(images.device) for x in (mask, textures, beta))
     return torch.where(mask[:, None], torch.lerp(images, textures, beta), images), mask
+
+
+@dataclass(frozen=True)
+class CutPaste:
+    """A rectangular fault: pieces of the image itself, laid over it somewhere else."""
+
+    width: tuple[float, float] = (0.05, 0.3)  # of the image's width, lowest and highest
+    ratio: tuple[float, float] = (0.5, 2.0)  # height to width, in pixels
+    count: int = 1  # most patches of one fault; all have the same size and severity
+    severity_max: float = 1.0
+    probability: float = 0.5  # of a fault in an image
+
+
+def cut_paste(images: Tensor, fault: CutPaste) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, 3, H, W) -> damaged images, touched pixels (B, H, W) bool, severities (B,) in [0, severity_max], 0 without fault.
+
+    A patch P cut from the image is laid over another place as I + severity P, so the damage grows with the severity also
+    where the surface looks the same everywhere; values may leave [0, 1]. Severity 0 leaves the image as it was.
+    """
+    severity = torch.rand(len(images)) * fault.severity_max * (torch.rand(len(images)) < fault.probability)
+    damaged, mask = images.clone(), torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool, device=images.device)
+    for index in severity.nonzero()[:, 0].tolist():
+        for target, source in _places(tuple(images.shape[-2:]), fault):
+            damaged[index][target] = images[index][target] + severity[index].item() * images[index][source]
+            mask[index][target[1:]] = True
+    return damaged, mask, severity.to(images.device)
+
+
+def _places(size: tuple[int, int], fault: CutPaste) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """(target, source) slices of (3, H, W) for each patch of one fault, all of one size, all inside the image."""
+    width = size[1] * float(torch.empty(()).uniform_(*fault.width))
+    height = width * float(torch.empty(()).uniform_(*fault.ratio))
+    shape = [max(1, min(round(length), limit)) for length, limit in zip((height, width), size, strict=True)]
+    number = int(torch.randint(1, fault.count + 1, ()))
+
+    def anywhere() -> tuple[slice, ...]:
+        starts = [int(torch.randint(limit - length + 1, ())) for length, limit in zip(shape, size, strict=True)]
+        return (slice(None), *(slice(start, start + length) for start, length in zip(starts, shape, strict=True)))
+
+    return [(anywhere(), anywhere()) for _ in range(number)]
