@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import FeatureExtractor
+from adcore.backbones.features import FeatureExtractor, one_by_one
 from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from pydantic import Field
@@ -63,11 +63,12 @@ class PatchCore(AnomalyModel):
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Copy the batch's patches into one buffer for all images; there is nothing to optimise."""
-        patches, (h, w) = self.embed(batch.images)
-        if self._patches is None:
-            self._patches = patches.new_empty(self._images * h * w, patches.shape[1])
-        self._patches[self._filled : self._filled + len(patches)] = patches
-        self._filled += len(patches)
+        for images in one_by_one(batch.images):
+            patches, (h, w) = self.embed(images)
+            if self._patches is None:
+                self._patches = patches.new_empty(self._images * h * w, patches.shape[1])
+            self._patches[self._filled : self._filled + len(patches)] = patches
+            self._filled += len(patches)
         yield from ()
 
     def on_fit_end(self, fit: Fit) -> None:

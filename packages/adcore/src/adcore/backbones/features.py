@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def create_backbone(name: str, weights: str = "pretrained", frozen: bool = True,
     with torch.random.fork_rng(devices=[], enabled=frozen):  # a student is drawn like every other trained layer
         if frozen:
             torch.manual_seed(settings().seed)
-        net = timm.create_model(card.architecture, pretrained=False, **timm_options)
+        net = timm.create_model(card.architecture, pretrained=False, **{**card.options, **timm_options})
     if weights == "random" or _deferred.get():
         info = WeightsInfo(card.name, "random", None)
     else:
@@ -103,13 +103,15 @@ def load_weights(net: nn.Module, weights: WeightsFile) -> None:
 
 
 def _renamed_by_order(state: dict[str, Tensor], weights: WeightsFile) -> dict[str, Tensor]:
+    def kept(keys: Iterable[str]) -> list[str]:  # old files lack these counters, which prediction does not use
+        return [key for key in keys if not key.endswith("num_batches_tracked")]
+
     with torch.device("meta"):
-        names = list(timm.create_model(weights.card.architecture, pretrained=False).state_dict())
-    if len(names) != len(state):
-        raise WeightsError(
-            f"{weights.path} holds {len(state)} tensors, backbone '{weights.card.name}' has {len(names)}"
-        )
-    return dict(zip(names, state.values(), strict=True))
+        names = kept(timm.create_model(weights.card.architecture, pretrained=False).state_dict())
+    keys = kept(state)
+    if len(names) != len(keys):
+        raise WeightsError(f"{weights.path} holds {len(keys)} tensors, backbone '{weights.card.name}' has {len(names)}")
+    return {name: state[key] for name, key in zip(names, keys, strict=True)}
 
 
 class FeatureExtractor(nn.Module):
@@ -142,6 +144,11 @@ class FeatureExtractor(nn.Module):
         """(B, 3, H, W) -> one (B, C_i, H_i, W_i) for each layer."""
         maps = self.net(images)
         return [maps[p] for p in self.positions]
+
+
+def one_by_one(images: Tensor) -> Sequence[Tensor]:
+    """Batches to run frozen features on: single images on a CPU, where a larger batch only takes memory; else all."""
+    return images.split(1) if images.device.type == "cpu" else (images,)
 
 
 def _layer_indices(card: BackboneCard, layers: Sequence[str]) -> list[int]:

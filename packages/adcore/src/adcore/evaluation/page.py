@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from adcore.data.samples import DatasetReader
-from adcore.evaluation import plots
 from adcore.evaluation.metrics import Metrics
 from adcore.evaluation.report import PredictionRow, ReportData, ReportFigure, write_report
 from adcore.evaluation.score import Scoring
@@ -26,6 +25,8 @@ def write_page(
     preprocess: Preprocess,
 ) -> None:
     """Write report.html for the content of result.json (`run`), its prediction rows and the scored images."""
+    from adcore.evaluation import plots  # matplotlib, only for those who draw
+
     threshold = run["threshold"]
     value = threshold["value"] if threshold else None
     figures, panels = [], []
@@ -59,6 +60,8 @@ def _panels(
     scoring: Scoring, threshold: float | None, reader: DatasetReader, preprocess: Preprocess
 ) -> list[ReportFigure]:
     """The samples worth looking at, as the model sees them but for the normalisation of values."""
+    from adcore.evaluation import plots
+
     view = replace(preprocess, mean=None, std=None)
     maps = [image.anomaly_map for image in scoring.images if image.anomaly_map is not None]
     colours = plots.shared_range(maps) if maps else None
