@@ -50,6 +50,9 @@ def folder(tmp_path, monkeypatch) -> Path:
 
     write_tiny_mvtec(tmp_path / "data")
     environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
+    # a page's `pip install ./package` goes into the page's own folder, builds with what is here, and fetches nothing
+    environment |= {"PIP_TARGET": str(tmp_path / "site"), "PYTHONPATH": str(tmp_path / "site"), "PIP_NO_INDEX": "1"}
+    environment |= {"PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
     return tmp_path

@@ -6,16 +6,19 @@ pluggy's own entry-point loading lets one broken package end the host program, s
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import traceback
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import pluggy
 
 from adcore import hookspecs
 from adcore.cards import BackboneCard, DatasetCard, ModelCard
-from adcore.errors import PluginError
+from adcore.errors import ConfigError, PluginError
 
 GROUP = "adcore"
 HOOKS = {
@@ -112,21 +115,68 @@ def discover() -> list[tuple[EntryPoint, Origin]]:
 def load_plugins() -> Plugins:
     """Load every installed plugin once; broken ones are listed in `problems` and never stop the others."""
     plugins = Plugins()
-    _collect(plugins, _builtin(), Origin("adcore", "adcore", _own_version()))
+    own = Origin("adcore", "adcore", _own_version())
+    for card in _ask(_builtin(), own):
+        plugins.add(card, own)
+    seconds = plugin_timeout()
     for point, origin in discover():
         try:
-            module = point.load()
-            _collect(plugins, module, origin)
+            cards = _within(seconds, point, origin)
+        except _Hangs as hang:
+            plugins.problems.append(Problem(origin, str(hang), hang.stack))
         except (Exception, SystemExit) as error:  # a plugin may fail in any way; Ctrl-C still passes
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            plugins.problems.append(Problem(origin, reason, traceback.format_exc()))
+            reason = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+            plugins.problems.append(Problem(origin, reason, "".join(traceback.format_exception(error))))
         else:
             plugins.origins.append(origin)
+            for card in cards:
+                plugins.add(card, origin)
     return plugins
 
 
-def _collect(plugins: Plugins, module: object, origin: Origin) -> None:
-    """Call the module's hooks and keep their cards, all of them or, on any fault, none."""
+class _Hangs(PluginError):
+    """A plugin that did not come back; `stack` is where it was."""
+
+    stack = ""
+
+
+def plugin_timeout() -> float:
+    """Seconds that a plugin may take to load (ADCORE_PLUGIN_TIMEOUT, 30 by default)."""
+    value = os.environ.get("ADCORE_PLUGIN_TIMEOUT", "30")
+    try:
+        return float(value)
+    except ValueError:
+        raise ConfigError(f"ADCORE_PLUGIN_TIMEOUT must be a number of seconds, not '{value}'") from None
+
+
+def _within(seconds: float, point: EntryPoint, origin: Origin) -> list[Card]:
+    """Load and ask a plugin in a thread that can be left behind, so that one that hangs does not hang every command."""
+    box: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            box["cards"] = _ask(point.load(), origin)
+        except BaseException as error:  # raised again below, in the thread that asked
+            box["error"] = error
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if "error" in box:
+        raise box["error"]
+    if "cards" not in box:
+        hang = _Hangs(
+            f"it did not load within {seconds:g} s; set ADCORE_DISABLE_PLUGINS={origin.plugin} "
+            f"to start without waiting, or uninstall {origin.distribution}"
+        )
+        frame = sys._current_frames().get(thread.ident)
+        hang.stack = "".join(traceback.format_stack(frame)) if frame else ""
+        raise hang
+    return box["cards"]
+
+
+def _ask(module: object, origin: Origin) -> list[Card]:
+    """Call the module's hooks and return their cards, all of them or, on any fault, none."""
     check_compatible(origin)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -140,8 +190,7 @@ def _collect(plugins: Plugins, module: object, origin: Origin) -> None:
             cards.extend(answer)
     if not manager.get_hookcallers(module):
         raise PluginError("the module implements no adcore hook (decorate them with adcore.hookspecs.hookimpl)")
-    for card in cards:
-        plugins.add(card, origin)
+    return cards
 
 
 def check_compatible(origin: Origin) -> None:

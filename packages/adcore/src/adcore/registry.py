@@ -25,9 +25,8 @@ def suggest(word: str, choices: list[str]) -> str:
 
 
 def list_models(family: str | None = None) -> list[ModelCard]:
-    """Cards of all installed models, by family and name."""
-    cards = [card for card, _ in load_plugins().cards[ModelCard].values()]
-    return sorted((c for c in cards if family in (None, c.family)), key=lambda c: (c.family, c.name))
+    """Cards of all installed models, by family and name, but for names that two packages claim."""
+    return sorted((c for c in _all(ModelCard) if family in (None, c.family)), key=lambda c: (c.family, c.name))
 
 
 def model_card(name: str) -> ModelCard:
@@ -47,12 +46,12 @@ def backbone_card(name: str) -> BackboneCard:
 
 def list_datasets() -> list[DatasetCard]:
     """Cards of all dataset layouts."""
-    return [card for card, _ in load_plugins().cards[DatasetCard].values()]
+    return _all(DatasetCard)
 
 
 def list_backbones() -> list[BackboneCard]:
     """Cards of all known backbones."""
-    return [card for card, _ in load_plugins().cards[BackboneCard].values()]
+    return _all(BackboneCard)
 
 
 def model_origin(name: str) -> Origin:
@@ -75,6 +74,11 @@ def create_model(name: str, **config: Any) -> AnomalyModel:
 def open_dataset(name: str, root: str, **options: Any) -> DatasetReader:
     """A reader for the dataset layout `name` at `root`."""
     return load_target(dataset_card(name).target)(root, **options)
+
+
+def _all(kind: type[C]) -> list[C]:
+    plugins = load_plugins()
+    return [card for card, _ in plugins.cards[kind].values() if (kind, card.name) not in plugins.duplicates]
 
 
 def _find(kind: type[C], name: str) -> C:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from adcore.errors import WeightsError
+from adcore.errors import AdcoreError, WeightsError
 from adcore.registry import backbone_card, list_backbones, list_models
 
 
@@ -23,7 +23,12 @@ def list_() -> None:
     wanted: dict[str, int] = {}
     for card in list_models():
         for name in card.required_backbones:
-            wanted[backbone_card(name).name] = wanted.get(backbone_card(name).name, 0) + 1
+            try:
+                found_name = backbone_card(name).name
+            except AdcoreError as error:  # unknown, or claimed by two packages: the rest is listed all the same
+                click.echo(f"adcore: {card.name}: {error}", err=True)
+                continue
+            wanted[found_name] = wanted.get(found_name, 0) + 1
     for card in list_backbones():
         found = find(card)
         place = f"{found.origin}: {found.path}" if found else f"missing ({card.source})"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from adcore.cards import ModelCard
+from adcore.errors import PluginError
 from adcore.plugins import load_plugins
 from adcore.registry import list_models, model_origin
 
@@ -27,8 +28,14 @@ def command(family: str | None, as_json: bool) -> None:
         raise click.UsageError(f"no installed model is of family '{family}'; families: {families}")
     else:
         click.echo("No models are installed. Install a family, e.g.: pip install adm-memory")
-    for problem in load_plugins().problems:
+    plugins = load_plugins()
+    for problem in plugins.problems:
         click.echo(f"adcore: {problem} (details: adcore doctor)", err=True)
+    for kind, name in plugins.duplicates:
+        try:
+            plugins.check_unique(kind, name)
+        except PluginError as error:
+            click.echo(f"adcore: {error}", err=True)
 
 
 def _entry(card: ModelCard) -> dict:
