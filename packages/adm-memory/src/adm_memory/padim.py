@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 N_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550, "tf_efficientnet_lite0": 100}  # d in the paper, table 7
-BLOCK = 256  # positions that are worked on at once in double precision
+BLOCK = 64  # positions that are worked on at once in double precision
 
 
 def mahalanobis(delta: Tensor, whitening: Tensor) -> Tensor:
