@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 N_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550, "tf_efficientnet_lite0": 100}  # d in the paper, table 7
+CHUNK = 32  # images that wait for the running sums, where there are more images than features
 BLOCK = 64  # positions that are worked on at once in double precision
 
 
@@ -66,7 +67,8 @@ class PaDiM(AnomalyModel):
         generator = torch.Generator().manual_seed(fit.plan.seed)
         drawn = torch.randperm(sum(self.extractor.channels), generator=generator)[: self.n_features]
         self.channels = drawn.sort().values.to(fit.device)
-        self._capacity = min(fit.num_images, 2 * self.n_features)  # more would be larger than the sums themselves
+        # All features of few images take less than the running sums, and need no rounding in between.
+        self._capacity = fit.num_images if fit.num_images <= self.n_features else CHUNK
         self._waiting, self._filled, self._count = None, 0, 0
         self._shift = self._sum = self._products = None
 
@@ -95,14 +97,14 @@ class PaDiM(AnomalyModel):
         features -= self._shift[block, None]
         total, products = features.sum(1), features.transpose(1, 2) @ features
         if self._products is not None:
-            total, products = total + self._sum[block], products + self._products[block]
+            total, products = total + self._sum[block], products + self._products[block]  # double
         return total, products
 
     def _fold(self) -> None:
         """Empty the waiting buffer into running sums."""
         length, d = self._waiting.shape[2], self.n_features
         old = self._products is None
-        products = self._waiting.new_empty(length, d, d, dtype=torch.double) if old else self._products
+        products = self._waiting.new_empty(length, d, d) if old else self._products
         total = self._waiting.new_empty(length, d, dtype=torch.double) if old else self._sum
         for i in range(0, length, BLOCK):
             block = slice(i, i + BLOCK)
@@ -115,7 +117,7 @@ class PaDiM(AnomalyModel):
         if n < 2:
             raise TrainingError(f"PaDiM needs at least 2 normal images for a covariance, got {n}")
         self.mean = self._waiting.new_empty(length, d)
-        self.whitening = self._waiting.new_empty(length, d, d)
+        self.whitening = self._waiting.new_empty(length, d, d) if self._products is None else self._products
         identity = torch.eye(d, dtype=torch.double, device=self.mean.device)
         for i in range(0, length, BLOCK):
             block = slice(i, i + BLOCK)
