@@ -1,4 +1,4 @@
-"""Writes the model table into README.md and README.ko.md from the installed cards: `python tools/model_table.py`."""
+"""Writes what the installed cards say into README.md, README.ko.md and docs/03-models.md: `python tools/model_table.py`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from adcore.registry import list_models, model_origin
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- models: begin (tools/model_table.py) -->", "<!-- models: end -->"
-PAGES = ("README.md", "README.ko.md")
 
 
 def table(cards: list[ModelCard]) -> str:
     """One row a method: its cards, family package, year, and what they need."""
-    methods: dict[str, list[ModelCard]] = {}
-    for card in cards:
-        methods.setdefault(card.title, []).append(card)
     lines = ["| method | cards | package | year | weights and needs |", "|---|---|---|---|---|"]
-    for title, group in sorted(methods.items(), key=lambda item: (model_origin(item[1][0].name).distribution, item[0])):
+    for title, group in by_method(cards):
         needs = dict.fromkeys(need for card in group for need in (*card.required_backbones, *card.needs))
         names = ", ".join(f"`{card.name}`" for card in group)
         package = model_origin(group[0].name).distribution
@@ -28,10 +24,48 @@ def table(cards: list[ModelCard]) -> str:
     return "\n".join(lines)
 
 
+def details(cards: list[ModelCard]) -> str:
+    """A section a method: idea, paper, published accuracy, needs, and the defaults of its cards."""
+    sections = []
+    for title, group in by_method(cards):
+        first = min(group, key=lambda card: len(card.name))
+        published = dict.fromkeys(card.published for card in group if card.published)
+        needs = dict.fromkeys(need for card in group for need in card.needs)
+        lines = [f"### {title}", "", first.summary, "", f"- Paper: {first.paper}"]
+        lines += [f"- MVTec AD, image / pixel AUROC % as published there: {'; '.join(published)}"] if published else []
+        lines += [f"- Needs: {'; '.join(needs)}"] if needs else []
+        lines += ["- Trains on labelled anomalies: " + ", ".join(f"`{c.name}`" for c in group if c.supervised)] * any(
+            card.supervised for card in group
+        )
+        lines += ["", "| card | weights | epochs | batch | image | values |", "|---|---|---|---|---|---|"]
+        lines += [defaults_row(card) for card in sorted(group, key=lambda card: card.name)]
+        sections.append("\n".join(lines))
+    return "\n\n".join(sections)
+
+
+def defaults_row(card: ModelCard) -> str:
+    """One row of the defaults table."""
+    name = f"`{card.name}`" + "".join(f", `{alias}`" for alias in card.aliases)
+    size = f"{card.image_size}" + (f", cropped to {card.crop_size}" if card.crop_size else "")
+    values = {"none": "[0, 1]", "backbone": "the backbone's", "imagenet": "ImageNet"}[card.normalization]
+    return f"| {name} | {', '.join(card.required_backbones) or '-'} | {card.epochs} | {card.batch_size} | {size} | {values} |"
+
+
+def by_method(cards: list[ModelCard]) -> list[tuple[str, list[ModelCard]]]:
+    """Cards grouped by method, ordered by package and method."""
+    methods: dict[str, list[ModelCard]] = {}
+    for card in cards:
+        methods.setdefault(card.title, []).append(card)
+    return sorted(methods.items(), key=lambda item: (model_origin(item[1][0].name).distribution, item[0]))
+
+
+PAGES = {"README.md": table, "README.ko.md": table, "docs/03-models.md": details}
+
+
 def filled(page: str) -> str:
     """The page's text with the table in its place."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    block = f"{BEGIN}\n{table(list_models())}\n{END}"
+    block = f"{BEGIN}\n{PAGES[page](list_models())}\n{END}"
     return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, text, flags=re.DOTALL)
 
 
