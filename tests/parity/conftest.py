@@ -89,10 +89,13 @@ class Golden:
         for step, batch in enumerate(self.batches()):
             torch.manual_seed(step)
             for update in model.training_step(batch, step):
-                optimizer = optimizations[update.optimizer].optimizer
-                optimizer.zero_grad()
+                chosen = optimizations[update.optimizer]
+                chosen.optimizer.zero_grad()
                 update.loss.backward()
-                optimizer.step()
+                if chosen.clip_norm:
+                    parameters = [p for group in chosen.optimizer.param_groups for p in group["params"]]
+                    torch.nn.utils.clip_grad_norm_(parameters, chosen.clip_norm)
+                chosen.optimizer.step()
                 losses.append(update.loss.detach().double())
         return torch.stack(losses)
 

@@ -5,6 +5,7 @@ from anomalib.data import ImageBatch
 from golden_common import (
     STEPS,
     Result,
+    descend,
     evaluate,
     filled,
     inputs,
@@ -12,6 +13,7 @@ from golden_common import (
     optimizer_facts,
     peer,
     peer_optimizer,
+    step_losses,
     training_batches,
 )
 
@@ -53,4 +55,23 @@ def uflow() -> Result:
     return learn(peer("Uflow", 64, **options), "uflow", options, (1, 3, 64, 64))
 
 
-CASES = {"fastflow": fastflow, "cflow": cflow, "uflow": uflow}
+def csflow() -> Result:
+    """One image a step: the peer adds the log-determinants of a batch up but averages its energies."""
+    options = {"cross_conv_hidden_channels": 32, "n_coupling_blocks": 2}
+    module = peer("Csflow", 128, **options)
+    optimizer = peer_optimizer(module)
+    parameters = [entry for entry in filled(module, "csflow") if not entry[0].startswith("unused.")]
+    images, image_facts = inputs((2, 3, 128, 128))
+    batches, train_facts = training_batches(STEPS, (1, 3, 128, 128))
+    tensors = evaluate(module.model, images, stride=2)
+    module.model.train()
+    clip = module.trainer_arguments["gradient_clip_val"]
+    tensors["losses"] = descend(step_losses(module, batches), optimizer, clip)
+    tensors |= {f"{key}_after": value for key, value in evaluate(module.model, images, stride=2).items()}
+    permutations = [layer.perm for layer in module.model.graph.graph.module_list if hasattr(layer, "perm")]
+    tensors["permutations"] = torch.stack([torch.stack(scales) for scales in permutations])
+    facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters, "map_stride": 2}
+    return tensors, facts | {"optimizer": optimizer_facts(optimizer), "clip": clip}
+
+
+CASES = {"fastflow": fastflow, "cflow": cflow, "uflow": uflow, "csflow": csflow}

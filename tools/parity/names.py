@@ -26,6 +26,12 @@ RENAMES: dict[str, list[tuple[str, str]]] = {
         (r"^feature_extractor\.feature_normalizations\.", "norms."),
         (r"\.module_list\.", "."),
     ],
+    "csflow": [  # the backbone is there twice, with shared tensors; "logits" keeps its residual sums from growing
+        (r"^feature_extractor\.feature_extractor\.backbone\.", "unused."),
+        (r"^feature_extractor\.feature_extractor\.feature_extractor\.", "backbone."),
+        (r"^backbone\.features\.(\d)\.([1-9])\.", r"backbone.logits.features.\1.\2."),
+        (r"^graph\.graph\.module_list\.", "flow."),
+    ],
     "efficientad_small": [(r"^ae\.", "autoencoder.")],
     "efficientad_medium": [(r"^ae\.", "autoencoder.")],
     "draem": DRAEM,

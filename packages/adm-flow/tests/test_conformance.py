@@ -62,3 +62,14 @@ class TestUFlowLite0(ModelConformance):
 class TestUFlowMcait(ModelConformance):
     model = "uflow-mcait"
     overrides: ClassVar[dict[str, Any]] = {"flow_steps": 1}
+
+
+class TestCSFlow(ModelConformance):
+    model = "csflow"
+    image_size = 128
+    overrides: ClassVar[dict[str, Any]] = {"cross_conv_channels": 16, "coupling_blocks": 2}
+
+
+class TestCSFlowLite0(ModelConformance):
+    model = "csflow-efficientnet-lite0"
+    overrides: ClassVar[dict[str, Any]] = {"cross_conv_channels": 32}

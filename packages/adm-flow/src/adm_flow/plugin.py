@@ -99,6 +99,27 @@ MODELS += [
     ),
 ]
 
+_CSFLOW = {
+    "target": "adm_flow.csflow:CSFlow",
+    "family": "flow",
+    "title": "CS-Flow",
+    "paper": "Rudolph et al., Fully Convolutional Cross-Scale-Flows for Image-based Defect Detection, WACV 2022",
+    "year": 2022,
+    "summary": "One flow over the features of an image at three sizes, its couplings read all of them.",
+    "epochs": 10,
+    "published": "98.7 / -",
+}
+
+MODELS += [
+    ModelCard(name="csflow", config={"backbone": "efficientnet_b5", "layer": "blocks.5"}, **_CSFLOW),
+    ModelCard(
+        name="csflow-efficientnet-lite0",
+        # stride 16, where B5 has 32; narrower subnets for fewer channels (112 against 304)
+        config={"backbone": "tf_efficientnet_lite0", "layer": "blocks.4", "cross_conv_channels": 256},
+        **_CSFLOW,
+    ),
+]
+
 
 @hookimpl
 def adcore_register_models() -> list[ModelCard]:

