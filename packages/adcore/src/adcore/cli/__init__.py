@@ -22,6 +22,7 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "backbones": "Where backbone weights are, and whether they are right; get them, make them a wheel.",
     "new-plugin": "Write a complete package for a model of your own.",
     "check-plugin": "Check that an installed package's models behave.",
+    "bundle": "Collect everything for a site without a network, or check it.",
 }
 
 

