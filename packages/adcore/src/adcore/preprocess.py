@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,8 @@ from torch import Tensor
 from adcore.errors import ConfigError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-ResizeMethod = Literal["bilinear", "nearest"]
+ResizeMethod = Literal["bilinear", "nearest", "keep-aspect", "black-padding", "noise-padding"]
+RESIZE_METHODS: tuple[str, ...] = get_args(ResizeMethod)
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class Preprocess:
     crop: tuple[int, int] | None = None  # centre crop after it
     mean: tuple[float, float, float] | None = None  # None: values stay as decoded
     std: tuple[float, float, float] | None = None
-    resize: ResizeMethod = "bilinear"  # bilinear with antialiasing
+    # bilinear (antialiased) and nearest stretch to `size`; keep-aspect scales until the image fits, the rest is 0;
+    # black- and noise-padding centre the image unscaled (scaled down where it is larger) on 0 or on seeded noise
+    resize: ResizeMethod = "bilinear"
 
     def __post_init__(self) -> None:
         if self.crop and (self.crop[0] > self.size[0] or self.crop[1] > self.size[1]):
@@ -36,11 +39,15 @@ class Preprocess:
 
     def __call__(self, image: Tensor) -> Tensor:
         """Decoded image (3, H, W) float32 -> model input (3, h, w) float32."""
-        if image.shape[-2:] != self.size:
-            if self.resize == "bilinear":
-                image = F.interpolate(image[None], self.size, mode="bilinear", antialias=True)[0]
+        inner = self._inner(image.shape[-2], image.shape[-1])
+        if image.shape[-2:] != inner:
+            if self.resize == "nearest":
+                image = F.interpolate(image[None], inner, mode="nearest-exact")[0]
             else:
-                image = F.interpolate(image[None], self.size, mode="nearest-exact")[0]
+                image = F.interpolate(image[None], inner, mode="bilinear", antialias=True)[0]
+        if inner != self.size:
+            canvas = _noise(image, self.size) if self.resize == "noise-padding" else image.new_zeros(3, *self.size)
+            image = self._pasted(canvas, image)
         image = self._crop(image)
         if self.mean is not None and self.std is not None:
             mean, std = (torch.tensor(v, dtype=image.dtype)[:, None, None] for v in (self.mean, self.std))
@@ -49,9 +56,28 @@ class Preprocess:
 
     def mask(self, mask: Tensor) -> Tensor:
         """Decoded mask (H, W) bool -> (h, w) bool, with the same geometry, always nearest."""
-        if mask.shape != self.size:
-            mask = F.interpolate(mask[None, None].to(torch.uint8), self.size, mode="nearest-exact")[0, 0].bool()
+        inner = self._inner(*mask.shape)
+        if mask.shape != inner:
+            mask = F.interpolate(mask[None, None].to(torch.uint8), inner, mode="nearest-exact")[0, 0].bool()
+        if inner != self.size:
+            mask = self._pasted(mask.new_zeros(self.size), mask)
         return self._crop(mask)
+
+    def _inner(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that the image itself takes up within `size`."""
+        if self.resize in ("bilinear", "nearest"):
+            return self.size
+        scale = min(self.size[0] / height, self.size[1] / width)
+        if self.resize != "keep-aspect":
+            scale = min(scale, 1.0)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def _pasted(self, canvas: Tensor, image: Tensor) -> Tensor:
+        """`image` in the middle of `canvas`."""
+        (h, w), (height, width) = image.shape[-2:], self.size
+        top, left = (height - h) // 2, (width - w) // 2
+        canvas[..., top : top + h, left : left + w] = image
+        return canvas
 
     def _crop(self, image: Tensor) -> Tensor:
         if self.crop is None:
@@ -68,3 +94,10 @@ class Preprocess:
     def from_dict(cls, data: dict[str, Any]) -> Preprocess:
         """The inverse of `to_dict`."""
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+
+
+def _noise(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(3, *size) gray noise around the image's mean with its deviation, within its range; the same for every call."""
+    noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    noise = noise * image.std(correction=0) + image.mean()
+    return noise.clamp(image.min(), image.max()).to(image.dtype).expand(3, -1, -1).clone()

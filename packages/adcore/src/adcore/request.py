@@ -9,7 +9,7 @@ from typing import Any, Literal
 from adcore.cards import ModelCard, load_target
 from adcore.config import checked_config, config_fields, unknown_key_message
 from adcore.errors import ConfigError, DataError
-from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, RESIZE_METHODS, Preprocess
 from adcore.registry import backbone_card, model_card
 from adcore.settings import settings
 from adcore.training.plan import Plan
@@ -90,8 +90,9 @@ def make_preprocess(
         mean, std = backbone.mean, backbone.std
     else:
         raise ConfigError(f"unknown normalization '{normalization}'; valid ones: backbone, imagenet, none")
-    if resize not in ("bilinear", "nearest"):
-        raise ConfigError(f"unknown resize '{resize}'; valid ones: bilinear, nearest")
+    resize = str(resize).replace("_", "-")
+    if resize not in RESIZE_METHODS:
+        raise ConfigError(f"unknown resize '{resize}'; valid ones: {', '.join(RESIZE_METHODS)}")
     if image_size is not None and crop_size is None:
         crop_size = "none"  # the card's crop belongs to the card's size
     crop = card.crop_size if crop_size is None else (None if crop_size == "none" else crop_size)
