@@ -1,0 +1,109 @@
+"""The core alone, and with one family: environments made of built wheels and of nothing else of ours.
+
+Such an environment is a folder: everything from this one's site-packages but our own packages (as links), and the wheels
+under test, unpacked. Python runs with -S, so that it sees this folder alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FAMILIES = sorted(path.parent.name for path in (ROOT / "packages").glob("adm-*/pyproject.toml"))
+OURS = ("adcore", "adm_", "_adcore", "_adm_", "__editable__", "distutils-precedence", "__pycache__")
+pytestmark = [
+    pytest.mark.skipif(find_spec("hatchling") is None, reason="pip install hatchling"),
+    pytest.mark.skipif(os.name == "nt", reason="makes symbolic links"),
+]
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory) -> dict[str, Path]:
+    """A wheel of each package."""
+    out = tmp_path_factory.mktemp("wheels")
+    for package in ("adcore", *FAMILIES):
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+        subprocess.run(command, cwd=ROOT / "packages" / package, check=True, capture_output=True)
+    return {wheel.name.partition("-")[0].replace("_", "-"): wheel for wheel in out.glob("*.whl")}
+
+
+@pytest.fixture
+def environment(wheels, tmp_path):
+    """environment("adcore", ...) -> run(code): Python with these packages and with the libraries that they need."""
+
+    def make(*packages: str):
+        site = tmp_path / "site"
+        site.mkdir()
+        for library in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+            for entry in Path(library).iterdir():
+                if not entry.name.startswith(OURS):
+                    (site / entry.name).symlink_to(entry)
+        for package in packages:
+            zipfile.ZipFile(wheels[package]).extractall(site)
+
+        def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+            clean = {key: value for key, value in os.environ.items() if not key.startswith(("ADCORE_", "PYTHON"))}
+            return subprocess.run(
+                [sys.executable, "-S", "-c", code, *arguments],
+                env={**clean, "PYTHONPATH": str(site)},
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+
+        return run
+
+    return make
+
+
+ADCORE = "from adcore.cli import main; main()"
+
+
+def test_the_core_alone_lists_nothing_and_says_so(environment) -> None:
+    run = environment("adcore")
+    where = run("import adcore; print(adcore.__file__)")
+    assert where.stdout.strip().endswith(os.path.join("site", "adcore", "__init__.py")), where.stderr
+    listed = run(ADCORE, "list-models")
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.startswith("No models are installed. Install a family")
+    assert run(ADCORE, "doctor").returncode == 0
+    unknown = run(ADCORE, "info", "padim")
+    assert unknown.returncode == 2
+    assert "pip install adm-memory" in unknown.stderr
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_works_without_any_other(environment, family) -> None:
+    run = environment("adcore", family)
+    cards = json.loads(run(ADCORE, "list-models", "--json").stdout)
+    assert cards
+    assert {card["package"] for card in cards} == {family}
+    code = (
+        "import sys\nfrom adcore.cards import load_target\nfrom adcore.registry import list_models\n"
+        "for card in list_models(): load_target(card.target)\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules if name.startswith('adm_')}))"
+    )
+    done = run(code)
+    assert done.stdout.strip() == family.replace("-", "_"), done.stderr
+
+
+def test_an_uninstalled_family_takes_its_models_and_nothing_else(environment, tmp_path) -> None:
+    run = environment("adcore", *FAMILIES)
+    before = json.loads(run(ADCORE, "list-models", "--json").stdout)
+    assert {card["package"] for card in before} == set(FAMILIES)
+    for path in (tmp_path / "site").glob("adm_memory*"):
+        shutil.rmtree(path)
+    after = run(ADCORE, "list-models", "--json")
+    assert json.loads(after.stdout) == [card for card in before if card["package"] != "adm-memory"]
+    assert after.stderr == ""
