@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import torch
-from adcore.errors import ConfigError
+from adcore.errors import ConfigError, DataError
 from torch import Tensor
 
 GROUPS = 512  # entries i with equal i mod GROUPS form a group, ruled out together by its smallest bound
-BOUNDS = 2**22  # bounds held at a time
+CPU_BOUNDS, GPU_BOUNDS = 2**22, 2**26  # bounds held at a time
 GATHERED = 2**17  # numbers gathered at a time for true distances
 SLACK = 1e-5  # largest relative rounding error of a float32 product, with a margin
-PAIR_COST = 64  # a true distance, gathered, costs as much as that many in a matrix product (measured on CPUs)
-AXES = (14, 30, 62, 94, 126)  # numbers of axes to choose from; with two columns more, multiples of 16
-SAMPLE = 4096  # entries the axes are fitted to
-PROBES = 64  # entries that try how many axes cost least
-MOST_TIES = 64  # where even more entries are equal but for rounding, those with the smallest bounds
+MOST_TIES = 64  # where more entries than that are equal but for rounding, those with the smallest bounds
+
+AXES = (30, 62, 94, 126)  # numbers of axes to choose from; two columns come on top: multiples of 16 are quickest
+SAMPLE, PROBES = 4096, 64  # entries the axes are fitted to, and entries that try how many of them cost least
+HARDER = 2.0  # squared distance of a query to its nearest entry, to that of an entry to its nearest other
+PAIR_COST, PAIR_DIMS = 64, 256  # a true distance costs as much as 64 (D + 256) terms of a product (about, on CPUs)
 
 
 class NearestNeighbours:
@@ -49,10 +50,9 @@ class NearestNeighbours:
             raise ConfigError(f"cannot find {k} neighbours in a bank of {size}; ask for 1 to {size}")
         if queries.ndim != 2 or queries.shape[1] != dims:
             raise ConfigError(f"queries must be (Q, {dims}) like the bank, got {tuple(queries.shape)}")
-        rows = max(1, BOUNDS // self.full.shape[1])
-        buffer = queries.new_empty(
-            min(rows, len(queries)) * self.full.shape[1]
-        )  # fresh memory costs more than products
+        width = self.full.shape[1]
+        rows = max(1, (CPU_BOUNDS if queries.device.type == "cpu" else GPU_BOUNDS) // width)
+        buffer = queries.new_empty(min(rows, len(queries)) * width)  # made once: fresh memory costs more than products
         distances, indices = queries.new_empty(len(queries), k), queries.new_empty(len(queries), k, dtype=torch.int64)
         for i in range(0, len(queries), rows):
             part = slice(i, i + rows)
@@ -61,7 +61,6 @@ class NearestNeighbours:
 
     def _search(self, queries: Tensor, k: int, short: bool, buffer: Tensor) -> tuple[Tensor, Tensor]:
         """`query` for as many queries as `buffer` has room for bounds; `short` takes the bound, else the full product."""
-        size = len(self.bank)
         x = queries - self.center
         norms = x.square().sum(1)  # |q|^2: (Q,)
         table = self.short if short else self.full
@@ -80,9 +79,11 @@ class NearestNeighbours:
         first = members[query, :, group].argmin(2) * groups + group  # (Q, k)
         reach = self._distances(queries, query.flatten(), first.flatten()).view(len(x), k).amax(1)
         limit = (reach.square() * (1 + SLACK) - norms * (1 - SLACK)) / 2
+        if not limit.isfinite().all():
+            raise DataError("features hold NaN or infinite values; check the images and the backbone weights")
 
         query, group = (lowest <= limit[:, None]).nonzero(as_tuple=True)
-        most = max(2 * k, size // PAIR_COST if short else MOST_TIES)
+        most = max(2 * k, len(self.bank) // PAIR_COST if short else MOST_TIES)
         crowded = query.bincount(minlength=len(x)) > most
         again = crowded.nonzero()[:, 0]
         if len(again):
@@ -90,18 +91,19 @@ class NearestNeighbours:
             query, group = query[keep], group[keep]
         hit, member = (members[query, :, group] <= limit[query, None]).nonzero(as_tuple=True)
         query, entry = query[hit], member * groups + group[hit]
-        if len(again) and not short:
-            ties = bounds[again].topk(most, largest=False).indices
-            query = torch.cat([query, again.repeat_interleave(most)])
-            entry = torch.cat([entry, ties.flatten()])
-        distances, indices = self._nearest(queries, query, entry, k, again if short else again[:0])
+        if len(again):
+            some = first[again] if short else bounds[again].topk(most, largest=False).indices
+            query, entry = (
+                torch.cat([query, again.repeat_interleave(some.shape[1])]),
+                torch.cat([entry, some.flatten()]),
+            )
+        distances, indices = self._nearest(queries, query, entry, k)
         if len(again) and short:
             distances[again], indices[again] = self._search(queries[again], k, False, buffer)
         return distances, indices
 
-    def _nearest(self, queries: Tensor, query: Tensor, entry: Tensor, k: int, skip: Tensor) -> tuple[Tensor, Tensor]:
-        """The `k` pairs with the smallest true distance of each query but those in `skip`."""
-        query, entry = torch.cat([query, skip.repeat_interleave(k)]), torch.cat([entry, skip.new_zeros(len(skip) * k)])
+    def _nearest(self, queries: Tensor, query: Tensor, entry: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The `k` of the given pairs with the smallest true distance for each query: (P,), (P,) -> (Q, k), (Q, k)."""
         order = entry.argsort()
         query, entry = query[order], entry[order]
         distances = self._distances(queries, query, entry)
@@ -126,34 +128,31 @@ class NearestNeighbours:
 def choose_axes(centered: Tensor, norms: Tensor) -> Tensor | None:
     """The leading principal axes (D, d) of `centered` (M, D) that make a search cheapest, or None for the full product.
 
-    Each of a few entries searches for its nearest other: what is counted is how many the bound with d axes leaves.
+    A few entries search for their nearest other, and what counts is how many the bound along d axes leaves to look at.
     """
     size, dims = centered.shape
-    most = max((d for d in AXES if d <= min(dims // 2, size // 2)), default=0)
-    if not most:
+    choices = [d for d in AXES if 2 * d <= min(size, dims)]
+    if not choices:
         return None
-    sample = centered[:: -(-size // SAMPLE)]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        axes = torch.pca_lowrank(sample, most, center=False)[2]  # orthonormal; the bound holds for any such axes
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(
+            0
+        )  # pca_lowrank draws; its axes are orthonormal, and the bound holds for any such axes
+        axes = torch.pca_lowrank(centered[:: -(-size // SAMPLE)], choices[-1], center=False)[2]
     probes = torch.arange(0, size, -(-size // PROBES), device=centered.device)
-    rows = torch.arange(len(probes), device=centered.device)
-    products = centered[probes] @ centered.t()
-    squared = norms[probes, None] + norms - 2 * products
-    squared[rows, probes] = torch.inf
-    nearest = squared.amin(1, keepdim=True)
-    best, cheapest = None, float(size * dims)
-    for d in AXES:
-        if d > most:
-            break
-        short = _shorten(centered, norms, axes[:, :d])
-        bounds = norms[probes, None] + norms - 2 * short[probes] @ short.t()
-        bounds[rows, probes] = torch.inf
-        left = (bounds <= nearest).sum().item() / len(probes)
-        cost = size * d + left * PAIR_COST * dims
-        if cost < cheapest:
-            best, cheapest = axes[:, :d].contiguous(), cost
-    return best
+
+    def squared(x: Tensor) -> Tensor:
+        """Between probes and entries, as the coordinates `x` have it; a probe is not its own neighbour."""
+        between = norms[probes, None] + norms - 2 * x[probes] @ x.t()
+        return between.scatter_(1, probes[:, None], torch.inf)
+
+    reach = HARDER * squared(centered).amin(1, keepdim=True)
+    cost = {None: size * dims}
+    for d in choices:
+        left = (squared(_shorten(centered, norms, axes[:, :d])) <= reach).sum().item() / len(probes)
+        cost[d] = size * d + left * PAIR_COST * (dims + PAIR_DIMS)
+    best = min(cost, key=cost.get)
+    return best and axes[:, :best].contiguous()
 
 
 def _shorten(x: Tensor, norms: Tensor, axes: Tensor) -> Tensor:
