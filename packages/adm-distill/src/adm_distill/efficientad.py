@@ -205,7 +205,7 @@ class EfficientAD(AnomalyModel):
         if plan.batch_size == 1:
             steps *= self._trained_share  # a held-out image is no step
         drop = {"type": "steplr", "step_size": max(1, int(0.95 * steps)), "gamma": 0.1, "interval": "step"}
-        options = {"learning_rate": 1e-4, "weight_decay": 1e-5, "scheduler": drop}
+        options = {"learning_rate": 1e-4, "weight_decay": 1e-5, "scheduler": drop, "fused": True}
         return {"main": plan.optimization(parameters, "adam", **options)}
 
     def on_validation_start(self, fit: Fit) -> None:

@@ -136,7 +136,7 @@ class Distillation:
             torch.manual_seed(self.seed)
             teacher = PatchDescriptionNetwork(self.size, padding=True).to(device)
         generator = torch.Generator().manual_seed(self.seed)
-        optimizer = torch.optim.Adam(teacher.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        optimizer = torch.optim.Adam(teacher.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
         extractor.eval()
         with ThreadPoolExecutor() as pool:  # reads the next batch while this one is learned
             mean, std = self._statistics(device, progress, pool)

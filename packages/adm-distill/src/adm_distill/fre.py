@@ -82,7 +82,7 @@ class FRE(AnomalyModel):
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """Adam over the autoencoder; the backbone is frozen."""
-        return {"main": plan.optimization(self.autoencoder.parameters(), "adam", learning_rate=1e-3)}
+        return {"main": plan.optimization(self.autoencoder.parameters(), "adam", learning_rate=1e-3, fused=True)}
 
     def forward(self, images: Tensor) -> Prediction:
         """The squared error summed over the channels is the map, summed over all features the score."""

@@ -74,7 +74,7 @@ class ReverseDistillation(AnomalyModel):
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """Adam over bottleneck and decoder; the encoder is frozen."""
         parameters = [*self.bottleneck.parameters(), *self.decoder.parameters()]
-        return {"main": plan.optimization(parameters, "adam", learning_rate=5e-3, betas=(0.5, 0.99))}
+        return {"main": plan.optimization(parameters, "adam", learning_rate=5e-3, betas=(0.5, 0.99), fused=True)}
 
     def forward(self, images: Tensor) -> Prediction:
         """Eq. 1 and 3: one minus the cosine at each position, the layers joined and smoothed; the score is the maximum."""

@@ -53,7 +53,7 @@ class STFPM(AnomalyModel):
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """SGD as in the paper; the teacher is frozen."""
-        options = {"learning_rate": 0.4, "momentum": 0.9, "weight_decay": 1e-4}
+        options = {"learning_rate": 0.4, "momentum": 0.9, "weight_decay": 1e-4, "fused": True}
         return {"main": plan.optimization(self.student.parameters(), "sgd", **options)}
 
     def forward(self, images: Tensor) -> Prediction:
