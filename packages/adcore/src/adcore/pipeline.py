@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -32,8 +32,13 @@ from adcore.training.device import pick_device, seed_everything
 from adcore.training.logs import DetailLog, TensorBoardLogs
 from adcore.training.trainer import FitSummary, Trainer
 
+ALL = "all"  # as a category: one model over all of them
 THRESHOLD = "f1_percentile"
 HOLD_OUT = 0.1  # part of the training images kept for calibration when there is nothing else
+
+
+# looks at a fitted run before it is written: may add to its record, and gives what else belongs in predictions.csv
+Extend = Callable[[Artifact, dict[str, Scoring], dict[str, Any]], list[Scoring]]
 
 
 @dataclass
@@ -72,11 +77,12 @@ def train(
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
     tensorboard: bool = False,
+    extend: Extend | None = None,
 ) -> RunResult:
     """Fit, calibrate, evaluate and save; on a failure nothing is left but the checkpoints of a fit that `resume` continues."""
     chosen_device = pick_device(device)
     reader = open_dataset(data.dataset, str(data.root), **data.options)
-    samples, notes = split_samples(reader.samples(data.category), data, choice.plan.seed)
+    samples, notes = split_samples(samples_of(reader, data.category), data, choice.plan.seed)
     last = folder / "checkpoints" / "last.safetensors"
     new_folder(folder, overwrite or (resume and last.is_file()))
     if resume and not last.is_file():
@@ -116,7 +122,8 @@ def train(
         run["skipped"] = [*skipped, *(entry for scoring in scorings.values() for entry in scoring.skipped)]
         run["artifact_sha256"] = sha256_file(folder / "model.safetensors")
         shown = scorings["test"] if splits["test"] else scorings["val"]
-        return write_results(folder, run, shown, reader, artifact)
+        others = extend(artifact, scorings, run) if extend else []
+        return write_results(folder, run, shown, reader, artifact, others)
     except BaseException:
         _close(callbacks)
         if not existed and not last.is_file():
@@ -133,7 +140,7 @@ def evaluate(
     new_folder(folder, overwrite)
     chosen_device = pick_device(device)
     reader = open_dataset(data.dataset, str(data.root), **data.options)
-    samples = select(reader.samples(data.category), "test")
+    samples = select(samples_of(reader, data.category), "test")
     if not samples:
         raise DataError(
             f"{data.root} has no test image for category '{data.category}'; use adcore predict for a folder"
@@ -160,6 +167,14 @@ def evaluate(
         "skipped": scoring.skipped,
     }
     return write_results(folder, run, scoring, reader, artifact)
+
+
+def samples_of(reader: DatasetReader, category: str) -> list[Sample]:
+    """The samples of one category, or with "all" of every one (unless a category is called so)."""
+    categories = reader.categories() if category == ALL else []
+    if category == ALL and ALL not in categories:
+        return [sample for name in categories for sample in reader.samples(name)]
+    return reader.samples(category)
 
 
 def split_samples(samples: list[Sample], data: DataChoice, seed: int) -> tuple[list[Sample], list[str]]:
@@ -290,12 +305,19 @@ def _summary(
 
 
 def write_results(
-    folder: Path, run: dict[str, Any], scoring: Scoring, reader: DatasetReader, artifact: Artifact
+    folder: Path,
+    run: dict[str, Any],
+    scoring: Scoring,
+    reader: DatasetReader,
+    artifact: Artifact,
+    others: Sequence[Scoring] = (),
 ) -> RunResult:
-    """predictions.csv, report.html, and last result.json, which marks the run as complete."""
-    rows = evaluation.prediction_rows(scoring, threshold_of(artifact.calibration))
-    if rows:
-        evaluation.write_predictions(folder / "predictions.csv", rows)
+    """predictions.csv (with the `others`), report.html, and last result.json, which marks the run as complete."""
+    threshold = threshold_of(artifact.calibration)
+    rows = evaluation.prediction_rows(scoring, threshold)
+    everything = [row for other in others for row in evaluation.prediction_rows(other, threshold)]
+    if rows or everything:
+        evaluation.write_predictions(folder / "predictions.csv", [*rows, *everything])
     write_page(folder / "report.html", run, rows, scoring, reader, artifact.preprocess)
     write_json(folder / "result.json", run)
     return RunResult(folder, Metrics(run["test"]["values"], run["test"]["reasons"]), run, rows)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from adcore.cards import ModelCard, load_target
 from adcore.config import checked_config, config_fields, unknown_key_message
+from adcore.data.splits import SplitMode
 from adcore.errors import ConfigError, DataError
 from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, RESIZE_METHODS, Preprocess
 from adcore.registry import backbone_card, model_card
@@ -16,7 +17,6 @@ from adcore.training.plan import Plan
 
 PREPROCESS_KEYS = ("image_size", "crop_size", "normalization", "resize")
 PLAN_KEYS = tuple(key for key in Plan.model_fields if key != "steps_per_epoch")
-SplitMode = Literal["none", "from_train", "from_test"]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "doctor": "Check the installation: plugins, weights, devices.",
     "demo": "Train and evaluate on real photographs, without a download.",
     "train": "Train, evaluate and report.",
+    "run": "Run the conditions of a file: models, domains and seeds, on all processors there are.",
+    "analyze": "Tables, transfer and significance of the runs of a session.",
     "evaluate": "Evaluate a trained model on a dataset.",
     "predict": "Score an image or a folder with a trained model.",
     "backbones": "Where backbone weights are, and whether they are right; get them, make them a wheel.",

@@ -11,7 +11,7 @@ from typing import Literal
 from adcore.data.samples import Sample
 from adcore.errors import ConfigError, DataError
 
-SplitMode = Literal["none", "from_train", "from_test"]
+SplitMode = Literal["none", "from_train", "from_test", "test"]
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -28,6 +28,8 @@ def split_validation(samples: Sequence[Sample], mode: SplitMode, ratio: float, s
     """
     if mode == "none":
         return list(samples)
+    if mode == "test":  # all of it: the test images of other domains are the test
+        return [replace(sample, split="val") if sample.split == "test" else sample for sample in samples]
     if mode not in ("from_train", "from_test"):
         raise ConfigError(f"val_split '{mode}' is not known; valid ones: none, from_train, from_test")
     if not 0 < ratio < 1:

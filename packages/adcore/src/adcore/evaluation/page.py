@@ -36,7 +36,7 @@ def write_page(
             ReportFigure("Scores", plots.score_histogram(scores, labels, value), "raw image scores"),
             ReportFigure("ROC", plots.roc_plot(scores, labels, value), "image level"),
         ]
-        panels = _panels(scoring, value, reader, preprocess)
+        panels = sample_panels(scoring, value, reader, preprocess)
     write_report(
         path,
         ReportData(
@@ -56,8 +56,8 @@ def write_page(
     )
 
 
-def _panels(
-    scoring: Scoring, threshold: float | None, reader: DatasetReader, preprocess: Preprocess
+def sample_panels(
+    scoring: Scoring, threshold: float | None, reader: DatasetReader, preprocess: Preprocess, limit: int = SHOWN
 ) -> list[ReportFigure]:
     """The samples worth looking at, as the model sees them but for the normalisation of values."""
     from adcore.evaluation import plots
@@ -66,7 +66,7 @@ def _panels(
     maps = [image.anomaly_map for image in scoring.images if image.anomaly_map is not None]
     colours = plots.shared_range(maps) if maps else None
     panels = []
-    for index, why in plots.pick_samples(scoring.scores, scoring.labels, threshold, SHOWN):
+    for index, why in plots.pick_samples(scoring.scores, scoring.labels, threshold, limit):
         image = scoring.images[index]
         photo = view(reader.image(image.sample))
         figure = plots.sample_panel(photo, image.anomaly_map, image.mask, colours)

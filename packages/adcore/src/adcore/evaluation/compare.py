@@ -1,0 +1,72 @@
+"""Between runs: how well a model transfers to other domains, and whether a difference between methods is more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+MIN_PAIRS = 2  # with fewer there is no spread to compare with
+FEW_PAIRS = 5  # below it a t-test finds only huge differences
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One run's result on its source and on its targets together; None where a part is undefined."""
+
+    source: float | None
+    target_mean: float | None
+    ratio: float | None  # target mean / source
+    gap: float | None  # source - target mean
+
+
+def transfer(source: float | None, targets: Sequence[float | None]) -> Transfer:
+    """Transfer ratio and domain gap of one run; an undefined target makes the mean undefined, not smaller."""
+    mean = None if not targets or None in targets else float(np.mean(targets))
+    if source is None or mean is None:
+        return Transfer(source, mean, None, None)
+    return Transfer(source, mean, mean / source if source else None, source - mean)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired t-test of a method against the baseline; `p` is None where `note` says why there is none."""
+
+    pairs: int
+    difference: float | None  # mean of method - baseline
+    p: float | None
+    note: str = ""
+
+
+def paired_t_test(method: dict[int, float], baseline: dict[int, float]) -> Comparison:
+    """Two-sided paired t-test over the seeds that both have; values by seed."""
+    from scipy.stats import ttest_rel
+
+    seeds = sorted(method.keys() & baseline.keys())
+    if not seeds:
+        return Comparison(0, None, None, "too few pairs (0)")
+    a, b = (np.array([values[seed] for seed in seeds], np.float64) for values in (method, baseline))
+    difference = float((a - b).mean())
+    if len(seeds) < MIN_PAIRS:
+        return Comparison(len(seeds), difference, None, f"too few pairs ({len(seeds)})")
+    if np.ptp(a - b) <= 1e-12:  # all pairs differ by the same: the statistic would be 0/0 or infinite
+        return Comparison(len(seeds), difference, None, "every pair differs by the same")
+    note = f"few pairs ({len(seeds)})" if len(seeds) < FEW_PAIRS else ""
+    return Comparison(len(seeds), difference, float(ttest_rel(a, b).pvalue), note)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's step-down method (Holm 1979), in the given order."""
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean, and the sample standard deviation where there are two values or more."""
+    if not values:
+        return None, None
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None

@@ -1,0 +1,1 @@
+"""Experiments over domains: conditions in, sessions of runs, tables with significance out."""

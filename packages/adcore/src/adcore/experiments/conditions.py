@@ -1,0 +1,248 @@
+"""Conditions: what each run of an experiment is, all of it checked before the first one starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from adcore.data.samples import select
+from adcore.errors import AdcoreError, ConfigError
+from adcore.experiments.reading import RawCondition, read_conditions
+from adcore.registry import list_models, open_dataset, suggest
+from adcore.request import DataChoice, ModelChoice, choose_model
+
+ALL = "all"  # as source_domain: one model over all domains
+RENAMED = {  # what users write -> the name of the setting
+    "max_epochs": "epochs",
+    "num_epochs": "epochs",
+    "early_stopping_patience": "patience",
+    "target_size": "image_size",
+    "resize_method": "resize",
+}
+Mode = Literal["single", "multi", "all"]
+
+
+class ConditionConfig(BaseModel):
+    """The settings of a condition that are not the model's or the training's own; those stay in `model_extra`."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=(), frozen=True)
+
+    model_type: str = Field(validation_alias=AliasChoices("model_type", "model"))
+    dataset: str = "hdmap"
+    dataset_root: Path
+    source_domain: str = Field(validation_alias=AliasChoices("source_domain", "domain", "category"))
+    target_domains: list[str] | Literal["auto"] | None = None
+    val_split_mode: Literal["none", "from_train", "from_test"] = "none"
+    val_split_ratio: float = Field(0.2, gt=0, lt=1)
+    threshold: Literal["f1_percentile", "f1_grid", "youden", "normal_p95"] = "f1_percentile"
+    skip_bad: bool = False
+    tensorboard: bool = False
+
+    @field_validator("target_domains", mode="before")
+    @classmethod
+    def _none_is_single(cls, value: Any) -> Any:
+        return value or None  # [] and "" ask for no target
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Settings of the model, its training and preprocessing, by the names that these have."""
+        return {RENAMED.get(key, key): value for key, value in (self.model_extra or {}).items()}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One checked condition; a session runs it once for each seed."""
+
+    name: str
+    description: str
+    raw: dict[str, Any]  # as in the file, with `base`
+    config: ConditionConfig
+    choice: ModelChoice
+    targets: tuple[str, ...]
+
+    @property
+    def mode(self) -> Mode:
+        """single: one domain; multi: one to others; all: one model over all of them."""
+        return "multi" if self.targets else "all" if self.config.source_domain == ALL else "single"
+
+    @property
+    def seed(self) -> int:
+        """Of the training, and of the validation split."""
+        return self.choice.plan.seed
+
+    def data(self, domain: str | None = None) -> DataChoice:
+        """Where the images of a domain (default: the source) come from; the source of a multi run validates on its test set."""
+        config = self.config
+        split = "test" if self.mode == "multi" else config.val_split_mode
+        return DataChoice(
+            config.dataset,
+            config.dataset_root,
+            domain or config.source_domain,
+            val_split=split,
+            val_ratio=config.val_split_ratio,
+            skip_bad=config.skip_bad,
+        )
+
+
+def load_conditions(path: Path) -> list[Condition]:
+    """The conditions of a file, in its order.
+
+    Raises one ConfigError with a line for every mistake in the whole file: file, condition, key, what is wrong.
+    """
+    conditions, mistakes = [], []
+    for raw in read_conditions(path):
+        condition, wrong = check_condition(raw)
+        mistakes += [f"{path}: condition '{raw.name}': {text}" for text in wrong]
+        if condition:
+            conditions.append(condition)
+    names = [(condition.name, condition.seed) for condition in conditions]
+    for name, seed in sorted({pair for pair in names if names.count(pair) > 1}):
+        mistakes.append(f"{path}: condition '{name}': name: used twice with seed {seed}; rename one")
+    if mistakes:
+        count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+        raise ConfigError("\n".join([f"{count}, nothing was started", *mistakes]))
+    return conditions
+
+
+def check_condition(raw: RawCondition) -> tuple[Condition | None, list[str]]:
+    """The checked condition, or None and its mistakes as "key: what is wrong"."""
+    settings = dict(raw.config)
+    mistakes: list[str] = []
+    try:
+        config = ConditionConfig(**settings)
+    except ValidationError as error:
+        for fault in error.errors():
+            key = str(fault["loc"][0])
+            mistakes.append(f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}" + _given(fault))
+            settings.pop(key, None)
+        config = ConditionConfig.model_construct(**{"model_type": None, "source_domain": None, **settings})
+    choice = None
+    if isinstance(config.model_type, str):
+        choice, wrong = _check_model(config)
+        mistakes += wrong
+    if not isinstance(settings.get("dataset_root"), str):
+        return None, mistakes
+    targets, wrong = _check_domains(config, Path(settings["dataset_root"]).expanduser(), choice)
+    mistakes += wrong
+    if mistakes or choice is None:
+        return None, mistakes
+    config = config.model_copy(update={"dataset_root": config.dataset_root.expanduser().absolute()})
+    return Condition(raw.name, raw.description, raw.config, config, choice, targets), []
+
+
+def with_seed(condition: Condition, seed: int) -> Condition:
+    """The same condition with another seed."""
+    plan = condition.choice.plan.model_copy(update={"seed": seed})
+    return replace(condition, choice=replace(condition.choice, plan=plan), raw={**condition.raw, "seed": seed})
+
+
+def model_name(name: str) -> str:
+    """The card's name for what a user wrote: `draem_sevnet`, `efficient_ad`, `PaDiM-ResNet18`; else `name` itself."""
+    names = {_plain(known): card.name for card in list_models() for known in (*card.aliases, card.name)}
+    return names.get(_plain(name), name)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_\s]", "", name.lower())
+
+
+def _check_model(config: ConditionConfig) -> tuple[ModelChoice | None, list[str]]:
+    """The model with its settings; where these are wrong, each is tried alone to name the key that the user wrote."""
+    name, written = model_name(config.model_type), list(config.model_extra or {})
+    twice = [key for key in written if RENAMED.get(key) in written]
+    if twice:
+        return None, [f"{twice[0]}: stands beside {RENAMED[twice[0]]}, which means the same; remove one"]
+    try:
+        choice = choose_model(name, config.overrides)
+        return choice, _check_names(choice)
+    except AdcoreError as error:
+        whole = str(error)
+    try:
+        choose_model(name, {})
+    except AdcoreError as error:
+        return None, [f"model_type: {error}"]
+    mistakes = []
+    for key, value in (config.model_extra or {}).items():
+        try:
+            choose_model(name, {RENAMED.get(key, key): value})
+        except AdcoreError as error:
+            mistakes.append(f"{key}: {error}")
+    return None, mistakes or [f"config: {whole}"]
+
+
+def _check_names(choice: ModelChoice) -> list[str]:
+    """Optimizer and scheduler, which a run would look up only once it has begun."""
+    from adcore.training.schedules import OPTIMIZERS, SCHEDULERS  # torch
+
+    optimizer, scheduler, mistakes = choice.plan.optimizer, choice.plan.scheduler, []
+    if optimizer and optimizer.lower() not in OPTIMIZERS:
+        mistakes.append(f"optimizer: unknown optimizer '{optimizer}'; valid ones: {', '.join(OPTIMIZERS)}")
+    if scheduler and scheduler.get("type") not in SCHEDULERS:
+        valid = ", ".join(SCHEDULERS)
+        mistakes.append(f"scheduler: unknown type '{scheduler.get('type')}'; valid ones: {valid}")
+    return mistakes
+
+
+def _check_domains(
+    config: ConditionConfig, root: Path, choice: ModelChoice | None
+) -> tuple[tuple[str, ...], list[str]]:
+    """The target domains, and what is wrong with dataset, folder, source or targets."""
+    try:
+        reader = open_dataset(config.dataset, str(root))
+        known = reader.categories()
+    except AdcoreError as error:
+        return (), [f"{'dataset_root' if 'unknown dataset' not in str(error) else 'dataset'}: {error}"]
+    source, wanted, mistakes = config.source_domain, config.target_domains, []
+    if source is None:
+        return (), []
+    if source not in (*known, ALL):
+        mistakes.append(f"source_domain: {root} has no domain '{source}'{_hint(source, known)}")
+    if source == ALL and wanted:
+        mistakes.append("target_domains: source_domain all trains on every domain, so that no target is left")
+    if isinstance(wanted, list):
+        targets = tuple(wanted)
+        mistakes += [
+            f"target_domains: {root} has no domain '{name}'{_hint(name, known)}"
+            for name in targets
+            if name not in known
+        ]
+        if source in targets:
+            mistakes.append(f"target_domains: '{source}' is the source; leave it out")
+        if len(set(targets)) < len(targets):
+            mistakes.append("target_domains: a domain is listed twice")
+    else:
+        targets = tuple(name for name in known if name != source) if wanted == "auto" else ()
+        if wanted == "auto" and not targets:
+            mistakes.append(f"target_domains: {root} has no domain but '{source}'")
+    if targets and config.val_split_mode != "none":
+        mistakes.append("val_split_mode: with target_domains the source's test set validates; leave it out")
+    if mistakes:
+        return (), mistakes
+    try:
+        samples = [
+            sample for name in (known if source == ALL else [source, *targets]) for sample in reader.samples(name)
+        ]
+    except AdcoreError as error:
+        return (), [f"dataset_root: {error}"]
+    empty = [name for name in targets if not select([s for s in samples if s.category == name], "test")]
+    if empty:
+        return (), [f"target_domains: '{empty[0]}' has no test image"]
+    unwatched = choice and choice.plan.monitor and not targets and config.val_split_mode == "none"
+    if unwatched and not select(samples, "val"):
+        mistakes.append(
+            "early_stopping_patience: needs validation images; set val_split_mode to from_train or from_test"
+        )
+    return targets, mistakes
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    return suggest(name, list(known)) or f"; it has: {', '.join(known)}"
+
+
+def _given(fault: Any) -> str:
+    return "" if fault["type"] == "missing" else f" (got {fault['input']!r})"

@@ -1,0 +1,169 @@
+"""Conditions: the known forms of the file, the keys its users write, and every mistake at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from adcore.errors import ConfigError
+from adcore.experiments.conditions import load_conditions, model_name
+from adcore.experiments.session import plan_runs
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    for domain in ("domain_A", "domain_B", "domain_C"):
+        for folder in ("train/good", "test/good", "test/fault"):
+            (tmp_path / "hd" / domain / folder).mkdir(parents=True)
+            for i in range(2):
+                tifffile.imwrite(tmp_path / "hd" / domain / folder / f"{i}.tiff", np.zeros((31, 95), np.float32))
+    return tmp_path / "hd"
+
+
+def write(root: Path, data: object, name: str = "c.json") -> Path:
+    path = root.parent / name
+    path.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
+    return path
+
+
+def config(root: Path, **more: object) -> dict[str, object]:
+    return {"model_type": "padim_resnet18", "dataset_root": str(root), "source_domain": "domain_A", **more}
+
+
+def test_both_forms_comments_and_yaml_mean_the_same(root) -> None:
+    one = write(root, {"experiment_conditions": [{"name": "x", "description": "d", "config": config(root)}]})
+    text = f"""{{
+      // a comment, with a "quote
+      "x": {{"description": "d", /* here too */ "model_type": "padim_resnet18", "dataset_root": "{root}",
+             "source_domain": "domain_A",}},
+    }}"""
+    two = write(root, text, "two.jsonc")
+    three = write(
+        root,
+        f"x:\n  description: d\n  model_type: padim_resnet18\n  dataset_root: {root}\n  source_domain: domain_A\n",
+        "c.yaml",
+    )
+    first, second, third = (load_conditions(path) for path in (one, two, three))
+    assert first == second == third
+    assert [(c.name, c.description, c.choice.card.name, c.mode) for c in first] == [
+        ("x", "d", "padim-resnet18", "single")
+    ]
+
+
+def test_a_url_in_a_string_is_no_comment(root) -> None:
+    path = write(root, {"x": {"description": "see https://example.org/* */,}", "config": config(root)}})
+    assert load_conditions(path)[0].description == "see https://example.org/* */,}"
+
+
+def test_the_keys_that_users_write_reach_the_settings(root) -> None:
+    keys = {
+        "max_epochs": 7, "max_steps": 30, "early_stopping_patience": 3, "learning_rate": 0.01, "optimizer": "adamw",
+        "weight_decay": 0.1, "scheduler": {"type": "cosine", "T_max": 7}, "batch_size": 4, "target_size": [64, 96],
+        "resize_method": "keep_aspect", "num_workers": 1, "seed": 5, "val_split_mode": "from_test",
+        "val_split_ratio": 0.5, "weights": "random", "layers": ["layer1"],
+    }  # fmt: skip
+    condition = load_conditions(write(root, {"x": config(root, **keys)}))[0]
+    plan, preprocess = condition.choice.plan, condition.choice.preprocess
+    assert (plan.epochs, plan.max_steps, plan.patience, plan.learning_rate, plan.seed) == (7, 30, 3, 0.01, 5)
+    assert (plan.optimizer, plan.weight_decay, plan.batch_size, plan.num_workers) == ("adamw", 0.1, 4, 1)
+    assert (preprocess.size, preprocess.resize) == ((64, 96), "keep-aspect")
+    assert condition.choice.config["layers"] == ("layer1",)
+    assert (condition.data().val_split, condition.data().val_ratio) == ("from_test", 0.5)
+
+
+def test_auto_targets_are_all_other_domains_and_the_source_validates(root) -> None:
+    condition = load_conditions(write(root, {"x": config(root, target_domains="auto")}))[0]
+    assert (condition.mode, condition.targets) == ("multi", ("domain_B", "domain_C"))
+    assert condition.data().val_split == "test"
+    everything = load_conditions(write(root, {"x": config(root, source_domain="all")}))[0]
+    assert everything.mode == "all"
+
+
+def test_base_and_grid_give_the_cross_product(root) -> None:
+    data = {
+        "base": {"dataset_root": str(root), "batch_size": 3},
+        "grid": {"model_type": ["padim-resnet18", "stfpm"], "source_domain": ["domain_A", "domain_B"], "seed": [1, 2]},
+    }
+    conditions = load_conditions(write(root, data))
+    assert len(conditions) == 8
+    assert len({condition.name for condition in conditions}) == 4
+    assert {condition.choice.plan.batch_size for condition in conditions} == {3}
+    assert [c.seed for c in plan_runs(conditions[:1], [], 3)] == [1, 2, 3]
+    assert [c.seed for c in plan_runs(conditions[::2], [7, 9])] == [7, 9] * 4
+    with pytest.raises(ConfigError, match="twice with seed 7"):
+        plan_runs(conditions[:2], [7])
+
+
+@pytest.mark.parametrize(
+    ("written", "card"),
+    [("draem_sevnet", "draem-sevnet"), ("efficient_ad", "efficientad-medium"), ("PaDiM_ResNet18", "padim-resnet18")],
+)
+def test_underscored_model_names(written, card) -> None:
+    assert model_name(written) == card
+
+
+def test_five_mistakes_are_five_messages_with_condition_and_key(root, run_cli) -> None:
+    data = {
+        "wrong-key": config(root, bach_size=3),
+        "wrong-type": config(root, batch_size="many"),
+        "wrong-model": config(root, model_type="padimm"),
+        "wrong-domain": config(root, target_domains=["domain_Z"], val_split_ratio=2),
+        "right": config(root),
+    }
+    path = write(root, data)
+    code, _, err = run_cli("run", path, "--out", root.parent / "results")
+    assert code == 2
+    lines = [line for line in err.splitlines() if str(path) in line]
+    expected = [
+        ("wrong-key", "bach_size"), ("wrong-type", "batch_size"), ("wrong-model", "model_type"),
+        ("wrong-domain", "val_split_ratio"), ("wrong-domain", "target_domains"),
+    ]  # fmt: skip
+    assert len(lines) == 5
+    for line, (name, key) in zip(lines, expected, strict=True):
+        assert f"condition '{name}': {key}: " in line
+    assert not (root.parent / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"optimizer": "adagrid"}, "optimizer: unknown optimizer"),
+        ({"scheduler": {"type": "stairs"}}, "scheduler: unknown type"),
+        ({"resize_method": "stretch"}, "resize_method: unknown resize"),
+        ({"early_stopping_patience": 3}, "val_split_mode"),
+        ({"target_domains": ["domain_A"]}, "is the source"),
+        ({"target_domains": "auto", "val_split_mode": "from_train"}, "source's test set validates"),
+        ({"max_epochs": 3, "epochs": 4}, "max_epochs: stands beside epochs"),
+        ({"dataset": "hdmapp"}, "dataset: unknown dataset"),
+        ({"dataset_root": "/nowhere"}, "dataset_root: "),
+    ],
+)
+def test_what_would_fail_later_is_found_before(root, more, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_conditions(write(root, {"x": config(root, **more)}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"x": {}, "x": {}}', "'x' stands twice"),
+        ("[1]", "expected"),
+        ('{"x": ', "not valid JSON"),
+        ("{}", "no condition"),
+        ('{"x": {"config": {}, "confg": 1}}', "confg"),
+        ('{"grid": {"seed": 3}}', "must be a list"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_with_its_name(root, text, message) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_conditions(write(root, text))
+    assert "c.json" in str(caught.value)
+
+
+def test_equal_names_with_equal_seeds_are_refused(root) -> None:
+    data = {"experiment_conditions": [{"name": "x", "config": config(root)}] * 2}
+    with pytest.raises(ConfigError, match="used twice"):
+        load_conditions(write(root, data))
