@@ -45,10 +45,11 @@ def test_ci_runs_the_readmes_test_command_and_nothing_else() -> None:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """An empty folder with a photograph-like dataset `data/part` in it, as a user would have one."""
+    """An empty folder with a photograph-like dataset `data/part` in it, as a user would have one, and the workspace's tools."""
     from adcore.testing import write_tiny_mvtec
 
     write_tiny_mvtec(tmp_path / "data")
+    (tmp_path / "tools").symlink_to(ROOT / "tools")
     environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
     # a page's `pip install ./package` goes into the page's own folder, builds with what is here, and fetches nothing
     environment |= {"PIP_TARGET": str(tmp_path / "site"), "PYTHONPATH": str(tmp_path / "site"), "PIP_NO_INDEX": "1"}
