@@ -118,10 +118,18 @@ class FeatureExtractor(nn.Module):
     """Feature maps of several layers of a convolutional backbone, running no layer beyond the last one asked for.
 
     Layers are called by the network's own names ("layer2") or by their stride ("stride8"). `channels` and `strides`
-    describe the maps, in the order of `layers`. ConfigError lists the layers that exist.
+    describe the maps, in the order of `layers`. `channels_last` makes it a quarter faster, and sums in another order:
+    right where nothing is trained on the features. ConfigError lists the layers that exist.
     """
 
-    def __init__(self, backbone: str, layers: Sequence[str], weights: str = "pretrained", frozen: bool = True) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        layers: Sequence[str],
+        weights: str = "pretrained",
+        frozen: bool = True,
+        channels_last: bool = False,
+    ) -> None:
         super().__init__()
         self.card: BackboneCard = backbone_card(backbone)
         self.frozen = frozen
@@ -133,6 +141,8 @@ class FeatureExtractor(nn.Module):
         if isinstance(getattr(self.net, "blocks", None), nn.Sequential):  # timm keeps the blocks beyond the last layer
             last = int(info.module_name()[-1].rpartition(".")[2])
             self.net.blocks = self.net.blocks[: last + 1]
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.net.to(memory_format=self.memory_format)
         self.channels: list[int] = [info.channels()[p] for p in self.positions]
         self.strides: list[int] = [info.reduction()[p] for p in self.positions]
 
@@ -142,8 +152,8 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> one (B, C_i, H_i, W_i) for each layer."""
-        maps = self.net(images)
-        return [maps[p] for p in self.positions]
+        maps = self.net(images.contiguous(memory_format=self.memory_format))
+        return [maps[p].contiguous() for p in self.positions]
 
 
 def one_by_one(images: Tensor) -> Sequence[Tensor]:
