@@ -14,7 +14,7 @@ MOST_TIES = 64  # where more entries than that are equal but for rounding, those
 
 AXES = (30, 62, 94, 126)  # numbers of axes to choose from; two columns come on top: multiples of 16 are quickest
 SAMPLE, PROBES = 4096, 64  # entries the axes are fitted to, and entries that try how many of them cost least
-HARDER = 2.0  # squared distance of a query to its nearest entry, to that of an entry to its nearest other
+HARDER = 1.3  # squared distance of a query to its nearest entry, to that of an entry to its nearest other
 PAIR_COST, PAIR_DIMS = 64, 256  # a true distance costs as much as 64 (D + 256) terms of a product (about, on CPUs)
 
 
