@@ -62,15 +62,16 @@ class GivenNoise:
 
 
 def supersimplenet(supervised: bool) -> Result:
-    """The peer's model on ResNet-18 features, its noise given; supervised: with masks and labels too."""
+    """The peer's model on ResNet-18 features, its noise given, in float64; supervised: with masks and labels too."""
     name, shape = "supersimplenet", (2, 3, 128, 128)
     options = {"backbone": "resnet18.tv_in1k", "layers": ["layer2", "layer3"]}
     module = peer("Supersimplenet", 128, **options)
     optimizer = peer_optimizer(module)
     parameters = filled(module, name)
+    module.double()
     images, image_facts = inputs(shape)
     batches, train_facts = training_batches(STEPS, shape)
-    tensors = evaluate(module.model, images, stride=2)
+    tensors = evaluate(module.model, images.double(), stride=2)
     given = GivenNoise(module.model.anomaly_generator)
     module.model.train()
     module.model.feature_extractor.eval()
@@ -78,21 +79,30 @@ def supersimplenet(supervised: bool) -> Result:
     def losses():
         for step, batch in enumerate(batches):
             given.step = step
-            masks, labels = torch.zeros(2, 128, 128), torch.zeros(2)
+            masks, labels = torch.zeros(2, 128, 128).double(), torch.zeros(2).double()
             if supervised:
                 masks[0, 10 + 9 * step : 50 + 9 * step, 30:75] = 1.0
                 labels[0] = 1.0
             with patch("torch.normal", given.normal):
-                yield module.loss(*module.model(batch, masks, labels))
+                yield module.loss(*module.model(batch.double(), masks, labels))
 
     tensors["losses"] = descend(losses(), optimizer)
-    tensors |= {f"{key}_after": value for key, value in evaluate(module.model, images, stride=2).items()}
+    tensors |= {f"{key}_after": value for key, value in evaluate(module.model, images.double(), stride=2).items()}
     facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
-    return tensors, facts | {"optimizer": optimizer_facts(optimizer), "map_stride": 2, "supervised": supervised}
+    facts |= {"optimizer": optimizer_facts(optimizer), "map_stride": 2, "supervised": supervised, "dtype": "float64"}
+    return tensors, facts
+
+
+class Nothing(torch.nn.Module):
+    """A loss that is always 0."""
+
+    def forward(self, *_: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(())
 
 
 def uninet() -> Result:
-    """Everything after the filling in float64: AdamW's first steps are signs, so rounding alone would show.
+    """Everything after the filling in float64: AdamW's first steps are signs, so rounding alone would show. Even so it
+    grows ten thousandfold a step, which is why nothing is evaluated after the fifth.
 
     Two things of the peer are switched off. It leaves the source teacher, which never learns, in training mode, so that
     its batch statistics drift. And it adds a classifier of the labels, which are all normal here.
@@ -107,12 +117,11 @@ def uninet() -> Result:
     batches, train_facts = training_batches(STEPS, shape)
     model = module.model
     tensors = evaluate(model, images.double())
-    model.bce_loss = lambda *_: torch.zeros(())
+    model.bce_loss = Nothing()
     model.train()
     model.teachers.source_teacher.eval()
     losses = (model(batch.double(), None, torch.zeros(2, dtype=torch.float64)) for batch in batches)
     tensors["losses"] = descend(losses, optimizer)
-    tensors |= {f"{key}_after": value for key, value in evaluate(model, images.double()).items()}
     facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
     return tensors, facts | {"optimizer": optimizer_facts(optimizer), "dtype": "float64"}
 

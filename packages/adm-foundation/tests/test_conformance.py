@@ -3,6 +3,8 @@
 Each width runs once; the other sizes and the variants, which differ from these in numbers alone, run with the small encoder.
 """
 
+from typing import ClassVar
+
 from adcore.testing import ModelConformance
 
 SHORT = {
@@ -78,3 +80,32 @@ class TestDinomalyAux(DinomalyConformance):
 class TestDinomalyScale(DinomalyConformance):
     model = "dinomaly-scale"
     overrides = SMALL
+
+
+class TestSuperSimpleNet(ModelConformance):
+    model = "supersimplenet"
+    epochs = 1
+
+
+class TestSuperSimpleNetSupervised(ModelConformance):
+    model = "supersimplenet-supervised"
+    epochs = 1
+    overrides: ClassVar = {"backbone": "resnet18"}
+
+
+class TestSuperSimpleNetLite0(ModelConformance):
+    model = "supersimplenet-efficientnet-lite0"
+    epochs = 1
+
+
+class TestUniNet(ModelConformance):
+    """On a smaller backbone, for speed; the parity test trains the wide one."""
+
+    model = "uninet"
+    epochs = 1
+    overrides: ClassVar = {"backbone": "resnet18"}
+
+
+class TestUniNetLite0(ModelConformance):
+    model = "uninet-efficientnet-lite0"
+    epochs = 1

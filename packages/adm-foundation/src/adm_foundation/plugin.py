@@ -12,6 +12,29 @@ _DINOMALY = {
 }
 _SUMMARY = "A noisy bottleneck and a linear-attention decoder reconstruct groups of DINOv2 layers."
 _LARGE_LAYERS = (4, 6, 8, 10, 12, 14, 16, 18)
+_SUPERSIMPLENET = {
+    "target": "adm_foundation.supersimplenet:SuperSimpleNet",
+    "family": "foundation",
+    "title": "SuperSimpleNet",
+    "paper": "Rolih et al., SuperSimpleNet: Unifying Unsupervised and Supervised Learning for Fast and Reliable Surface "
+    "Defect Detection, ICPR 2024",
+    "year": 2024,
+    "epochs": 50,
+    "batch_size": 16,
+}
+_SUPERSIMPLENET_SUMMARY = "Two small heads on frozen features learn to see noise that was added to those features."
+_UNINET = {
+    "target": "adm_foundation.uninet:UniNet",
+    "family": "foundation",
+    "title": "UniNet",
+    "paper": "Wei et al., UniNet: A Contrastive Learning-guided Unified Framework with Feature Selection for Anomaly "
+    "Detection, CVPR 2025",
+    "year": 2025,
+    "summary": "A student restores what a fixed and an adapting teacher see, each from the other one's features.",
+    "epochs": 20,
+    "batch_size": 4,
+}
+_LITE0 = "tf_efficientnet_lite0"
 _BATCH_SIZES = {
     "small": {224: 32, 392: 24, 448: 16},
     "base": {224: 16, 392: 12, 448: 8},
@@ -79,5 +102,32 @@ def adcore_register_models() -> list[ModelCard]:
             "Dinomaly that learns how much each group of layers counts in the map.",
             objective="scale",
             scale_weight=0.01,
+        ),
+        ModelCard(
+            name="supersimplenet",
+            config={"backbone": "wide_resnet50_2"},
+            summary=_SUPERSIMPLENET_SUMMARY,
+            published="98.4 / 97.5",
+            **_SUPERSIMPLENET,
+        ),
+        ModelCard(
+            name="supersimplenet-supervised",
+            config={"backbone": "wide_resnet50_2", "supervised": True, "stop_gradient": False},
+            summary="SuperSimpleNet that learns from labelled anomalies and their masks as well.",
+            needs=("labelled anomalies, with masks where there are any",),
+            supervised=True,
+            **_SUPERSIMPLENET,
+        ),
+        ModelCard(
+            name="supersimplenet-efficientnet-lite0",
+            config={"backbone": _LITE0, "layers": ("stride8", "stride16"), "noise_std": 0.25},  # 5 % of its features
+            summary=_SUPERSIMPLENET_SUMMARY,
+            **_SUPERSIMPLENET,
+        ),
+        ModelCard(name="uninet", config={"backbone": "wide_resnet50_2"}, published="99.9 (image)", **_UNINET),
+        ModelCard(
+            name="uninet-efficientnet-lite0",
+            config={"backbone": _LITE0, "layers": ("stride4", "stride8", "stride16")},
+            **_UNINET,
         ),
     ]
