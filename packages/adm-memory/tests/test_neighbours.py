@@ -97,6 +97,13 @@ def test_a_bank_of_one_repeated_entry(size):
     assert NearestNeighbours(bank).query(bank[:1])[0].item() == 0
 
 
+def test_more_near_duplicates_than_a_float32_product_can_tell_apart():
+    g = torch.Generator().manual_seed(5)
+    side = torch.where(torch.arange(2000) % 2 == 0, -10.0, 10.0)[:, None]
+    bank = side + 1e-3 * torch.randn(2000, 100, generator=g)
+    assert_exact(bank, side[:40] + 1e-3 * torch.randn(40, 100, generator=g), k=2)
+
+
 @pytest.mark.parametrize("bounds", [1, 2**13, 2**18])
 def test_chunks_do_not_change_a_bit(bounds, monkeypatch):
     bank, queries = correlated(3000, 150), correlated(90, 150, seed=1)

@@ -10,10 +10,10 @@ GROUPS = 512  # entries i with equal i mod GROUPS form a group, ruled out togeth
 CPU_BOUNDS, GPU_BOUNDS = 2**22, 2**26  # bounds held at a time
 GATHERED = 2**17  # numbers gathered at a time for true distances
 SLACK = 1e-5  # largest relative rounding error of a float32 product, with a margin
-MOST_TIES = 64  # where more entries than that are equal but for rounding, those with the smallest bounds
+MOST_TIES = 64  # where more entries than that are equal but for rounding, float64 decides between them
 
 AXES = (30, 62, 94, 126)  # numbers of axes to choose from; two columns come on top: multiples of 16 are quickest
-SAMPLE, PROBES = 4096, 64  # entries the axes are fitted to, and entries that try how many of them cost least
+SAMPLE, PROBES = 4096, 64  # entries that the axes are fitted to, and that try how many of them cost least
 HARDER = 1.3  # squared distance of a query to its nearest entry, to that of an entry to its nearest other
 PAIR_COST, PAIR_DIMS = 64, 256  # a true distance costs as much as 64 (D + 256) terms of a product (about, on CPUs)
 
@@ -42,7 +42,7 @@ class NearestNeighbours:
     def query(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """Distances and indices of the `k` nearest entries of each query, nearest first: (Q, D) -> (Q, k), (Q, k) int64.
 
-        Of entries at equal distance the first comes first. A query's result does not depend on the others in the call.
+        Of equal entries the first comes first, unless there are dozens. No query's result depends on the others.
         Raises ConfigError where the bank has fewer than `k` entries or another D.
         """
         size, dims = self.bank.shape
@@ -92,7 +92,7 @@ class NearestNeighbours:
         hit, member = (members[query, :, group] <= limit[query, None]).nonzero(as_tuple=True)
         query, entry = query[hit], member * groups + group[hit]
         if len(again):
-            some = first[again] if short else bounds[again].topk(most, largest=False).indices
+            some = first[again] if short else self._in_double(queries[again], k)
             query, entry = (
                 torch.cat([query, again.repeat_interleave(some.shape[1])]),
                 torch.cat([entry, some.flatten()]),
@@ -112,6 +112,15 @@ class NearestNeighbours:
         counts = query.bincount(minlength=len(queries))
         order = order[(counts.cumsum(0) - counts)[:, None] + torch.arange(k, device=order.device)]
         return distances[order], entry[order]
+
+    def _in_double(self, queries: Tensor, k: int) -> Tensor:
+        """The `k` nearest entries by a float64 product, slow but for hardly any query: (Q, D) -> (Q, k)."""
+        center = self.center.double().cpu()  # not every device has float64
+        x, bounds = queries.double().cpu() - center, []
+        for part in self.bank.split(SAMPLE):
+            entries = part.double().cpu() - center
+            bounds.append(torch.addmm(entries.square().sum(1) / 2, x, entries.t(), alpha=-1))
+        return torch.cat(bounds, 1).topk(k, largest=False).indices.to(queries.device)
 
     def _distances(self, queries: Tensor, query: Tensor, entry: Tensor) -> Tensor:
         """Distances of pairs, from the difference itself: accurate however close they are."""
