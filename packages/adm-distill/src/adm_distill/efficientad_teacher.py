@@ -208,5 +208,5 @@ class ChannelMoments:
 
     @property
     def std(self) -> Tensor:
-        """(1, C, 1, 1)."""
-        return (self.squares / self.count).sqrt()
+        """(1, C, 1, 1), never 0: a channel may be silent in all images."""
+        return (self.squares / self.count).sqrt().clamp_min(1e-6)
