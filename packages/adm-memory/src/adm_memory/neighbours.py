@@ -93,10 +93,8 @@ class NearestNeighbours:
         query, entry = query[hit], member * groups + group[hit]
         if len(again):
             some = first[again] if short else self._in_double(queries[again], k)
-            query, entry = (
-                torch.cat([query, again.repeat_interleave(some.shape[1])]),
-                torch.cat([entry, some.flatten()]),
-            )
+            query = torch.cat([query, again.repeat_interleave(k)])
+            entry = torch.cat([entry, some.flatten()])
         distances, indices = self._nearest(queries, query, entry, k)
         if len(again) and short:
             distances[again], indices[again] = self._search(queries[again], k, False, buffer)
