@@ -1,1 +1,1 @@
-"""Memory and feature-statistics models for adcore: PaDiM, PatchCore, DFKDE, DFM, CFA."""
+"""Memory models for adcore: PaDiM, PatchCore."""
