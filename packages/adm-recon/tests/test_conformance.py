@@ -35,3 +35,13 @@ class TestDRAEMSevNetSpatial(ModelConformance):
 class TestDRAEMSevNetMultiscale(ModelConformance):
     model = "draem-sevnet-multiscale"
     overrides = WIDTHS
+
+
+class TestGANomaly(ModelConformance):
+    model = "ganomaly"
+    overrides: ClassVar = {"levels": 3, "n_features": 8, "latent": 32}  # three levels bring 64 pixels down to 4
+
+
+class TestDSR(ModelConformance):
+    model = "dsr"
+    overrides: ClassVar = {"embedding_dim": 16, "num_embeddings": 64}

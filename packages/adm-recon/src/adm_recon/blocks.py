@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from adcore.errors import ConfigError
 from torch import Tensor, nn
 
+Norm = Callable[[int], nn.Module]
 
-def double_conv(channels: int, hidden: int, out: int) -> nn.Sequential:
-    """(B, channels, H, W) -> (B, out, H, W): two 3x3 convolutions, each with batch norm and ReLU."""
+
+def double_conv(channels: int, hidden: int, out: int, norm: Norm = nn.BatchNorm2d) -> nn.Sequential:
+    """(B, channels, H, W) -> (B, out, H, W): two 3x3 convolutions, each with a norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels, hidden, 3, padding=1),
-        nn.BatchNorm2d(hidden),
+        norm(hidden),
         nn.ReLU(inplace=True),
         nn.Conv2d(hidden, out, 3, padding=1),
-        nn.BatchNorm2d(out),
+        norm(out),
         nn.ReLU(inplace=True),
     )
 
 
-def up_conv(channels: int, out: int) -> nn.Sequential:
-    """(B, channels, H, W) -> (B, out, 2H, 2W): bilinear upsampling, then a 3x3 convolution with batch norm and ReLU."""
+def up_conv(channels: int, out: int, norm: Norm = nn.BatchNorm2d) -> nn.Sequential:
+    """(B, channels, H, W) -> (B, out, 2H, 2W): bilinear upsampling, then a 3x3 convolution with a norm and ReLU."""
     return nn.Sequential(
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
         nn.Conv2d(channels, out, 3, padding=1),
-        nn.BatchNorm2d(out),
+        norm(out),
         nn.ReLU(inplace=True),
     )
 

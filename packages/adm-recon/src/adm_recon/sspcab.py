@@ -18,14 +18,15 @@ class SSPCAB(nn.Module):
         self.pad = kernel_size + dilation  # the receptive field reaches k' + d beyond its 1x1 centre M
         self.far = kernel_size + 2 * dilation + 1  # from a corner kernel K_i to the one opposite
         self.corners = nn.ModuleList(nn.Conv2d(channels, channels, kernel_size) for _ in range(4))  # K_1 .. K_4
+        self.activation = nn.ReLU()
         self.squeeze = nn.Linear(channels, channels // reduction)  # channel attention: squeeze and excitation
         self.excite = nn.Linear(channels // reduction, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x, (self.pad,) * 4)
         near, far = slice(None, -self.far), slice(self.far, None)
-        windows = [(near, near), (far, near), (near, far), (far, far)]  # rows, columns that each corner sees
+        windows = [(near, near), (near, far), (far, near), (far, far)]  # rows, columns that each corner sees
         x = sum(conv(padded[..., rows, cols]) for conv, (rows, cols) in zip(self.corners, windows, strict=True))
-        x = x.relu()
+        x = self.activation(x)
         weights = self.excite(self.squeeze(x.mean((2, 3))).relu()).sigmoid()  # (B, C)
         return x * weights[..., None, None]
