@@ -8,6 +8,7 @@ from adcore.testing import ModelConformance
 
 class TestFastFlow(ModelConformance):
     model = "fastflow"
+    overrides: ClassVar[dict[str, Any]] = {"flow_steps": 2}
 
 
 class TestFastFlowResnet18(ModelConformance):
@@ -16,6 +17,7 @@ class TestFastFlowResnet18(ModelConformance):
 
 class TestFastFlowResnet50(ModelConformance):
     model = "fastflow-resnet50"
+    overrides: ClassVar[dict[str, Any]] = {"flow_steps": 2}
 
 
 class TestFastFlowLite0(ModelConformance):
@@ -48,6 +50,7 @@ class TestCFlowLite0(ModelConformance):
 
 class TestUFlow(ModelConformance):
     model = "uflow"
+    overrides: ClassVar[dict[str, Any]] = {"flow_steps": 2}
 
 
 class TestUFlowResnet18(ModelConformance):

@@ -144,6 +144,11 @@ def test_image_sides_must_fit_the_coarsest_scale(model):
         model(torch.zeros(1, 3, 64, 72))
 
 
+def test_layers_must_halve():
+    with pytest.raises(ConfigError, match="halve"):
+        UFlow("resnet18", layers=("layer1", "layer3"), weights="random")
+
+
 def test_mcait_takes_two_networks(monkeypatch):
     """The real ones have 400 million parameters: stand-ins record what is asked for."""
     asked = []

@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 SCALES = 3
+Flowed = tuple[list[Tensor], Tensor | float]  # maps, and log |det| of each sample
 
 
 class StageFeatures(nn.Module):
@@ -94,7 +95,7 @@ class CrossScaleCoupling(InvertibleModule):
         pairs = (a.chunk(2, 1) for a in subnet(maps))
         return [(self.clamp * 0.636 * torch.atan(s / self.clamp), t) for s, t in pairs]
 
-    def forward(self, x: Sequence[Tensor], c: object = None, rev: bool = False, jac: bool = True):
+    def forward(self, x: Sequence[Tensor], c: object = None, rev: bool = False, jac: bool = True) -> Flowed:
         """Maps to maps of the same shapes, and log |det| (B,)."""
         first, second = zip(*(m.split(self.split, 1) for m in x), strict=True)
         if not rev:
@@ -122,7 +123,7 @@ class CrossScalePermutation(InvertibleModule):
         super().__init__(dims_in)
         self.register_buffer("permutation", torch.stack([torch.randperm(c) for c, *_ in dims_in]))  # (scales, C)
 
-    def forward(self, x: Sequence[Tensor], c: object = None, rev: bool = False, jac: bool = True):
+    def forward(self, x: Sequence[Tensor], c: object = None, rev: bool = False, jac: bool = True) -> Flowed:
         """Maps to maps of the same shapes; the volume does not change."""
         order = self.permutation.argsort(1) if rev else self.permutation
         return [m.index_select(1, p) for m, p in zip(x, order, strict=True)], 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -44,9 +45,7 @@ def build_flow(channels: list[int], steps: int, clamp: float, hidden_ratio: floa
             nodes.append(Node(flowing, CouplingBlock, options, name=f"coupling{i}_{step}"))
             flowing = nodes[-1].out0
         if i > 0:
-            up = 4 * math.ceil(
-                width / 8
-            )  # about half, in fours, as four channels become one of twice the height and width
+            up = 4 * math.ceil(width / 8)  # about half, in fours: four channels become one of twice the size
             split = Node(flowing, Split, {"section_sizes": [up, width - up]}, name=f"split{i}")
             larger = Node(split.out0, IRevNetUpsampling, {}, name=f"upsample{i}")
             joined = Node([inputs[i - 1].out0, larger.out0], Concat, {"dim": 0}, name=f"concat{i}")
@@ -60,6 +59,7 @@ def build_flow(channels: list[int], steps: int, clamp: float, hidden_ratio: floa
 def log_tail(z: Tensor, window: int, quantile: float = 0.5) -> Tensor:
     """log10 of the probability that a normal image shows as many outliers around each position; (B, C, h, w) -> (B, h, w).
 
+    The a contrario test in its form over windows (the journal version also grows regions from a tree of level sets).
     Background model: z is white noise, so z² exceeds the `quantile` of chi² with probability 1 - quantile. The test counts
     such candidates in a window around the position, averaged over the channels: a binomial tail.
     """
@@ -68,12 +68,10 @@ def log_tail(z: Tensor, window: int, quantile: float = 0.5) -> Tensor:
     candidates = (z.square() >= chi2.ppf(quantile, 1)).sum(1, keepdim=True).to(z.dtype)  # (B, 1, h, w)
     mode = "reflect" if half < min(z.shape[-2:]) else "replicate"
     padded = F.pad(candidates, (half,) * 4, mode=mode)
-    counts = (
-        (F.avg_pool2d(padded, 2 * half + 1, stride=1) * trials).round().long()[:, 0]
-    )  # whole numbers up to trials C
-    observed = counts.div(z.shape[1], rounding_mode="floor") + (
-        counts % z.shape[1] > 0
-    )  # ceil of the mean over channels
+    sums = F.avg_pool2d(padded, 2 * half + 1, stride=1) * trials  # whole numbers up to trials x C
+    counts = sums.round().long()[:, 0]  # (B, h, w)
+    channels = z.shape[1]
+    observed = (counts + channels - 1).div(channels, rounding_mode="floor")  # the mean over the channels, rounded up
     tails = binom.logsf([k - 1 for k in range(trials + 1)], trials, 1 - quantile) / math.log(10)  # log10 P(B >= k)
     return torch.tensor(tails, dtype=z.dtype, device=z.device)[observed]
 
@@ -100,7 +98,11 @@ class UFlow(AnomalyModel):
         self.map_kind = anomaly_map
         mcait = backbone == "mcait"
         self.features = MultiScaleCait(layers, weights) if mcait else create_features(backbone, layers, weights)
-        channels = self.features.channels
+        channels, strides = self.features.channels, self.features.strides
+        if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
+            raise ConfigError(
+                f"U-Flow needs maps that halve from layer to layer; {', '.join(layers)} have strides {strides}"
+            )
         # a transformer's tokens have already passed its own norm
         transformer = isinstance(self.features, TransformerFeatures | MultiScaleCait)
         self.norms = nn.ModuleList(nn.Identity() if transformer else MapNorm(c) for c in channels)
