@@ -163,6 +163,8 @@ def test_input_at_the_encoders_own_grid_uses_its_positions_unchanged(model):
     ("override", "message"),
     [
         ({"target_layers": (0, 12)}, "layers 0 to 11"),
+        ({"backbone": "resnet18"}, "no plain vision transformer; take dinov2_vit_base_14"),
+        ({"backbone": "deit_base_distilled_patch16_384"}, "no plain vision transformer"),
         ({"target_layers": ()}, "target_layers: tuple should have at least 1 item"),
         ({"encoder_groups": ((0,), (2,))}, "encoder_groups"),
         ({"decoder_groups": ((0, 1),)}, "as many decoder_groups"),
@@ -186,3 +188,22 @@ def test_missing_weights_are_an_error_and_never_random(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="dinov2_vits14_pretrain.pth"):
         Dinomaly("dinov2_vit_small_14")
+
+
+@pytest.mark.parametrize("registers", [False, True])
+def test_weights_as_the_authors_of_dinov2_publish_them(tmp_path, registers):
+    """Their names: `mask_token`, `register_tokens`, a position for the class token; loaded into a shortened encoder."""
+    name = "dinov2reg_vit_small_14" if registers else "dinov2_vit_small_14"
+    net = create_model("dinomaly-small-224", **SHORT, backbone=name).encoder.net
+    state = {key: torch.randn_like(value) for key, value in net.state_dict().items()}
+    published = dict(state, mask_token=torch.randn(1, 384))
+    published |= {"norm.weight": torch.randn(384), "norm.bias": torch.randn(384)}
+    if registers:
+        position = torch.randn(1, 1, 384)
+        published["register_tokens"] = published.pop("reg_token")
+        published["pos_embed"] = torch.cat([position, state["pos_embed"]], dim=1)
+        state["cls_token"] = state["cls_token"] + position  # timm keeps their sum
+    torch.save(published, tmp_path / "weights.pth")
+    loaded = create_model("dinomaly-small-224", **{**SHORT, "weights": str(tmp_path / "weights.pth")}, backbone=name)
+    for key, value in loaded.encoder.net.state_dict().items():
+        torch.testing.assert_close(value, state[key], msg=key)

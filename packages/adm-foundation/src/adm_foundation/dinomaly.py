@@ -19,6 +19,7 @@ from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Upd
 from adcore.registry import backbone_card
 from adcore.training.plan import Plan
 from pydantic import Field
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from adm_foundation.dinomaly_auxiliary import NoiseClassifier
@@ -35,7 +36,10 @@ class TokenEncoder(nn.Module):
         super().__init__()
         self.target_layers = target_layers
         with torch.device("meta"):
-            depth = len(timm.create_model(backbone_card(backbone).architecture).blocks)
+            whole = timm.create_model(backbone_card(backbone).architecture)
+        if type(whole) is not VisionTransformer:
+            raise ConfigError(f"backbone '{backbone}' is no plain vision transformer; take dinov2_vit_base_14, say")
+        depth = len(whole.blocks)
         if not 0 <= min(target_layers) <= max(target_layers) < depth:
             raise ConfigError(f"target_layers {target_layers}: backbone '{backbone}' has the layers 0 to {depth - 1}")
         needed = max(target_layers) + 1

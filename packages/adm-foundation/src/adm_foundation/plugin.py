@@ -6,7 +6,6 @@ from adcore.hookspecs import hookimpl
 _DINOMALY = {
     "target": "adm_foundation.dinomaly:Dinomaly",
     "family": "foundation",
-    "title": "Dinomaly",
     "paper": "Guo et al., Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised Anomaly Detection, CVPR 2025",
     "year": 2025,
 }
@@ -51,15 +50,18 @@ def _dinomaly(size: str, image_size: int, batch_size: int) -> ModelCard:
         epochs=15 if image_size == 224 else 10,
         batch_size=batch_size,
         image_size=image_size,
+        title="Dinomaly",
         summary=_SUMMARY,
         published="99.6 / 98.4 (multi-class, base with registers)",
         **_DINOMALY,
     )
 
 
-def _variant(name: str, summary: str, **config: object) -> ModelCard:
+def _variant(kind: str, summary: str, **config: object) -> ModelCard:
+    """A variant of this project: the paper is the plain method's, the accuracy published there is not the variant's."""
     return ModelCard(
-        name=f"dinomaly-{name}",
+        name=f"dinomaly-{kind.lower()}",
+        title=f"Dinomaly {kind}",
         config={"backbone": "dinov2_vit_base_14", **config},
         epochs=10,
         batch_size=16,
@@ -80,25 +82,25 @@ def adcore_register_models() -> list[ModelCard]:
     return [
         *sizes,
         _variant(
-            "gem",
+            "GEM",
             "Dinomaly whose groups are joined by a generalised mean, in training and in the map.",
             objective="gem",
             gem_p=3.0,
             mining_factor=0.3,
         ),
         _variant(
-            "focal",
+            "Focal",
             "Dinomaly whose loss weights each location by its own distance instead of hard mining.",
             objective="focal",
             focal_gamma=2.0,
         ),
         _variant(
-            "aux",
+            "Aux",
             "Dinomaly with a second head that tells encoder features from noisy copies.",
             auxiliary_weight=0.1,
         ),
         _variant(
-            "scale",
+            "Scale",
             "Dinomaly that learns how much each group of layers counts in the map.",
             objective="scale",
             scale_weight=0.01,
