@@ -84,7 +84,7 @@ class CFlow(AnomalyModel):
 
     def log_likelihood(self, layer: int, vectors: Tensor, condition: Tensor) -> Tensor:
         """(N,): log p(vector | position), a dimension."""
-        z, log_det = self.decoders[layer](vectors, [condition])  # u = g^-1(z, c) in the paper
+        z, log_det = self.decoders[layer](vectors, [condition])  # z = g^-1(vector, c)
         channels = z.shape[1]
         log_p = log_det - 0.5 * z.square().sum(1) - 0.5 * channels * math.log(2 * math.pi)
         return log_p / channels
@@ -106,6 +106,10 @@ class CFlow(AnomalyModel):
         for batch in fit.train_batches():
             peaks = [log_p.max() for log_p in self.log_likelihoods(batch.images)]
             self.reference.copy_(torch.maximum(self.reference, torch.stack(peaks)))
+
+    def on_validation_start(self, fit: Fit) -> None:
+        """The same for predictions in the middle of a fit."""
+        self.on_fit_end(fit)
 
     def log_likelihoods(self, images: Tensor) -> list[Tensor]:
         """(B, h, w) for each layer."""

@@ -39,8 +39,8 @@ class StageFeatures(nn.Module):
             raise ConfigError(f"backbone '{backbone}' has no layer '{layer}'; layers: blocks.0 to blocks.{stages - 1}")
         self.net.blocks = self.net.blocks[: int(match[1]) + 1]
         del self.net.conv_head, self.net.bn2  # they come after the stages
-        _, self.channels, height, _ = self(torch.zeros(1, 3, 256, 256))[0].shape
-        self.stride = 256 // height
+        _, self.channels, height, _ = self(torch.zeros(1, 3, 64, 64))[0].shape
+        self.stride = 64 // height
 
     def train(self, mode: bool = True) -> StageFeatures:
         """Frozen: it stays in evaluation mode."""
