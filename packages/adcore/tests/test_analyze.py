@@ -52,7 +52,9 @@ def write_session(
     for name in failed:
         run = {"name": name, "model": "padim", "mode": "single", "source": "A", "targets": [], "seed": 1}
         runs.append({**run, "folder": name, "log": "x.log", "state": "failed", "error": "no <space> left"})
-    (folder / "session.json").write_text(json.dumps({"conditions_file": "c.json", "runs": runs}))
+    (folder / "session.json").write_text(
+        json.dumps({"conditions_file": "c.json", "directory": ".", "threads": None, "runs": runs})
+    )
     return folder
 
 

@@ -24,9 +24,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed process left below `folder`."""
-    for path in folder.rglob(".*.tmp*"):
+def remove_leftovers(folder: Path, below: bool = True) -> None:
+    """Delete the temporary files that a killed process left in `folder`, and in all folders `below` it."""
+    for path in folder.rglob(".*.tmp*") if below else folder.glob(".*.tmp*"):
         path.unlink(missing_ok=True)
 
 

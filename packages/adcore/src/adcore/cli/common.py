@@ -79,13 +79,13 @@ def choose_data(
     return DataChoice(name, root, category, options, val_split, val_ratio, skip_bad)
 
 
-def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+def parse_settings(pairs: tuple[str, ...], option: str = "--set") -> dict[str, Any]:
     """("k=v", ...) to a dict; values are JSON where they can be (true, 0.1, ["layer2"]), else text; a,b is a list."""
     parsed: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise click.UsageError(f"--set takes KEY=VALUE, not '{pair}'")
+            raise click.UsageError(f"{option} takes KEY=VALUE, not '{pair}'")
         try:
             parsed[key.strip()] = json.loads(value)
         except json.JSONDecodeError:

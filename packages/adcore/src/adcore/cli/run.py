@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from adcore.cli.common import parse_settings
+
+if TYPE_CHECKING:
+    from adcore.experiments.conditions import Condition
+    from adcore.experiments.runner import Runner
 
 
 @click.command("run")
@@ -15,6 +22,11 @@ import click
 @click.option("--jobs", type=click.IntRange(1), help="Conditions at a time; default: one a GPU, else 1.")
 @click.option("--repeat", type=click.IntRange(1), help="Runs of each condition, each with the next seed.")
 @click.option("--seeds", metavar="42,43", help="Seeds of each condition, instead of its own.")
+@click.option("--wait-idle", is_flag=True, help="Start on a GPU only once it is idle (NVML).")
+@click.option("--idle-use", default=10.0, show_default=True, metavar="PERCENT", help="Most use of an idle GPU.")
+@click.option("--idle-memory", default=10.0, show_default=True, metavar="PERCENT", help="Most used memory of one.")
+@click.option("--executor", type=click.Choice(["local", "submitit", "ray"]), default="local", show_default=True)
+@click.option("--executor-option", multiple=True, metavar="KEY=VALUE", help="Of submitit's AutoExecutor or ray.init.")
 @click.option("--dry-run", is_flag=True, help="Check everything, list the runs, and start none.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="SESSION", help="Go on with a session's folder.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the session's folder.")
@@ -25,6 +37,11 @@ def command(
     jobs: int | None,
     repeat: int | None,
     seeds: str | None,
+    wait_idle: bool,
+    idle_use: float,
+    idle_memory: float,
+    executor: str,
+    executor_option: tuple[str, ...],
     dry_run: bool,
     resume: Path | None,
     out: Path | None,
@@ -33,35 +50,58 @@ def command(
     if (conditions is None) == (resume is None):
         raise click.UsageError("give a file of conditions, or --resume with the folder of a session")
     if resume and (ids != "all" or repeat or seeds or dry_run or out):
-        raise click.UsageError("--resume runs what the session holds: of the options, --gpus and --jobs go with it")
+        raise click.UsageError("--resume runs what the session holds; --ids, --repeat, --seeds and --out made it")
     if repeat and seeds:
         raise click.UsageError("--repeat counts seeds up, --seeds names them; give one of the two")
-    from adcore.experiments.runner import Runner, pick_slots  # heavy from here on
-    from adcore.experiments.session import create_session, plan_runs, resume_session
+    if wait_idle and executor != "local":
+        raise click.UsageError(f"--wait-idle is for this machine's GPUs; {executor} has a queue of its own")
+    from adcore.experiments.conditions import load_conditions  # heavy from here on
+    from adcore.experiments.executors import open_executor
+    from adcore.experiments.idle import IdleGpus, need_gpus
+    from adcore.experiments.runner import Runner
+    from adcore.experiments.session import create_session, load_session, resume_session
+    from adcore.experiments.slots import threads_for
     from adcore.settings import settings
 
-    slots = pick_slots("none" if gpus == "auto" and settings().device == "cpu" else gpus, jobs)
-    if resume:
-        session = resume_session(resume)
-    else:
-        from adcore.experiments.conditions import load_conditions
-
-        loaded = load_conditions(conditions)
-        chosen = [loaded[number] for number in _numbers(ids, len(loaded))]
-        planned = plan_runs(chosen, _seeds(seeds), repeat or 1)
+    gpus = "none" if gpus == "auto" and settings().device == "cpu" else gpus
+    chosen: list[tuple[int, Condition]] = []
+    if conditions:
+        chosen = _choose(load_conditions(conditions), ids, _seeds(seeds), repeat or 1)
+        if dry_run and executor != "local":  # an engine is not started to be asked
+            return _list_runs(chosen, f"through {executor}")
+    count = len(chosen) if conditions else len(load_session(resume).runs)
+    engine = open_executor(executor, parse_settings(executor_option, "--executor-option"))
+    try:
+        slots = engine.slots(gpus, jobs, count)
+        if wait_idle:
+            need_gpus(slots)
+        idle = IdleGpus(idle_use, idle_memory) if wait_idle else None
         if dry_run:
-            for number in _numbers(ids, len(loaded)):
-                for condition in plan_runs([loaded[number]], _seeds(seeds), repeat or 1):
-                    domains = f"{condition.config.source_domain} -> {', '.join(condition.targets) or 'itself'}"
-                    card = condition.choice.card.name
-                    click.echo(f"{number}  {condition.name}  {card}  {domains}  seed {condition.seed}")
-            click.echo(
-                f"{len(planned)} runs, {len(slots)} at a time on {', '.join(dict.fromkeys(s.device for s in slots))}"
-            )
-            return
-        session = create_session(out or settings().output_dir, planned, conditions)
+            places = ", ".join(dict.fromkeys(slot.device for slot in slots))
+            return _list_runs(chosen, f"{len(slots)} at a time on {places}")
+        if conditions:
+            folder, threads = out or settings().output_dir, threads_for(slots if engine.here else [])
+            session = create_session(folder, [condition for _, condition in chosen], conditions, threads)
+        else:
+            session = resume_session(resume)
+        _run(Runner(session, slots, engine, idle))
+    finally:
+        engine.close()
+
+
+def _choose(loaded: list[Condition], ids: str, seeds: list[int], repeat: int) -> list[tuple[int, Condition]]:
+    """What is to run: each chosen condition, with its number in the file, for each seed."""
+    from adcore.experiments.session import plan_runs
+
+    numbers = _numbers(ids, len(loaded))
+    plan_runs([loaded[number] for number in numbers], seeds, repeat)  # all together: no seed twice
+    return [(number, condition) for number in numbers for condition in plan_runs([loaded[number]], seeds, repeat)]
+
+
+def _run(runner: Runner) -> None:
+    """Run, and say how it ended; exit code 1 where something failed."""
+    session = runner.session
     click.echo(f"session {session.folder}")
-    runner = Runner(session, slots)
     try:
         failed = runner.run()
     except KeyboardInterrupt:
@@ -75,6 +115,14 @@ def command(
         click.echo(f"the session's files could not be written: {runner.unsaved}", err=True)
     if failed or runner.unsaved:
         sys.exit(1)
+
+
+def _list_runs(chosen: list[tuple[int, Condition]], where: str) -> None:
+    """What --dry-run shows."""
+    for number, condition in chosen:
+        domains = f"{condition.config.source_domain} -> {', '.join(condition.targets) or 'itself'}"
+        click.echo(f"{number}  {condition.name}  {condition.choice.card.name}  {domains}  seed {condition.seed}")
+    click.echo(f"{len(chosen)} runs, {where}")
 
 
 def _numbers(text: str, count: int) -> list[int]:

@@ -1,7 +1,8 @@
-"""The process of one condition: `python -m adcore.experiments.child FOLDER DEVICE`, started by the runner."""
+"""The process of one condition: `python -m adcore.experiments.child FOLDER DEVICE`, whatever executor starts it."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
@@ -13,13 +14,17 @@ FAILED, STOPPED = 1, 75
 
 def main() -> None:
     """Run the condition of FOLDER/condition.json; the last line on stderr is the reason of a failure."""
-    threading.Thread(target=_stop_with_the_runner, daemon=True).start()
+    threading.Thread(target=_stop_with_the_starter, daemon=True).start()
     from adcore.errors import AdcoreError
     from adcore.experiments.conditions import check_condition
     from adcore.experiments.domains import run_condition
     from adcore.experiments.reading import RawCondition
 
     folder, device = Path(sys.argv[1]), sys.argv[2]
+    lock = open(folder / ".lock", "w")  # noqa: SIM115 (held to the end of this process)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # a job of a killed session may still be at it: wait for its end
+    if (folder / "result.json").is_file():
+        return
     record = json.loads((folder / "condition.json").read_text(encoding="utf-8"))
     condition, mistakes = check_condition(RawCondition(record["name"], record["config"], record["description"]))
     try:
@@ -31,8 +36,8 @@ def main() -> None:
         sys.exit(FAILED)
 
 
-def _stop_with_the_runner() -> None:
-    """The runner holds the other end of stdin: when it dies, however, so does this process."""
+def _stop_with_the_starter() -> None:
+    """Who started this process holds the other end of stdin: when that one dies, however, so does this one."""
     while os.read(0, 1):
         pass
     os._exit(STOPPED)

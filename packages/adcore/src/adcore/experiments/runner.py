@@ -3,59 +3,41 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from adcore.errors import ConfigError
+from adcore.experiments.executors import Executor, LocalExecutor, Start, carried_environment
 from adcore.experiments.session import Run, Session
+from adcore.experiments.slots import CPU, Slot
 
 POLL = 0.2  # seconds
-CPU = "cpu"
-
-
-@dataclass
-class Slot:
-    """A place where one run at a time may go: the CPU, or a GPU by its number."""
-
-    device: str
-    process: subprocess.Popen | None = None
-    run: Run | None = None
-    log_start: int = 0  # where this attempt begins in the run's log
-
-
-def pick_slots(gpus: str, jobs: int | None) -> list[Slot]:
-    """Slots for `jobs` runs at a time. `gpus`: "auto" (all there are, else the CPU), "none", or numbers such as "0,2"."""
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if gpus == "auto":
-        devices = [str(number) for number in range(count)] or [CPU]
-    elif gpus == "none":
-        devices = [CPU]
-    else:
-        devices = [part.strip() for part in gpus.split(",")]
-        wrong = [part for part in devices if not part.isdecimal() or int(part) >= count]
-        if wrong:
-            raise ConfigError(
-                f"--gpus {gpus}: there is no GPU '{wrong[0]}', torch sees {count}; use --gpus auto or none"
-            )
-    return [Slot(devices[number % len(devices)]) for number in range(jobs or len(devices))]
+FULL = 64 * 1024  # bytes: with fewer left, a disk is full
 
 
 class Runner:
     """Runs the queued runs of a session, shows them, and keeps the session's files true."""
 
-    def __init__(self, session: Session, slots: Sequence[Slot], console: Console | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        slots: Sequence[Slot],
+        executor: Executor | None = None,
+        idle: Callable[[str], bool] | None = None,  # of a slot's device: whether a run may start there now
+        console: Console | None = None,
+    ) -> None:
         self.session, self.slots = session, list(slots)
+        self.executor = executor or LocalExecutor({})
+        self.idle = idle or (lambda device: True)
         self.console = console or Console(stderr=True)
+        self.details: dict[str, str] = {}  # by folder: what a run gave
         self.unsaved = ""  # why session.json could not be written
 
     def run(self) -> list[Run]:
@@ -67,10 +49,10 @@ class Runner:
                 live.start()
             while queue or any(slot.run for slot in self.slots):
                 for slot in self.slots:
-                    if slot.run is None and queue:
+                    if slot.job and (code := slot.job.code()) is not None:
+                        self._finish(slot, code)
+                    if slot.run is None and queue and self.idle(slot.device):
                         self._start(slot, queue.pop(0))
-                    elif slot.process and slot.process.poll() is not None:
-                        self._finish(slot)
                 time.sleep(POLL)
         finally:
             live.stop()
@@ -81,53 +63,54 @@ class Runner:
         """What each condition is doing."""
         table = Table("condition", "model", "seed", "state", "")
         for run in self.session.runs:
-            detail = run.error if run.state == "failed" else self._last_line(run) if run.state == "running" else ""
+            detail = self._last_line(run) if run.state == "running" else run.error or self.details.get(run.folder, "")
             table.add_row(run.name, run.model, str(run.seed), run.state, detail)
         return table
 
     def _start(self, slot: Slot, run: Run) -> None:
-        gpu = {} if slot.device == CPU else {"CUDA_VISIBLE_DEVICES": slot.device}
-        folder = self.session.path(run)
-        command = [sys.executable, "-m", "adcore.experiments.child", str(folder), CPU if slot.device == CPU else "cuda"]
+        folder, device = self.session.path(run).absolute(), CPU if slot.device == CPU else "cuda"
+        threads = {} if self.session.threads is None else {"OMP_NUM_THREADS": str(self.session.threads)}
+        start = Start(
+            [sys.executable, "-m", "adcore.experiments.child", str(folder), device],
+            folder / run.log,
+            Path(self.session.directory),
+            {**carried_environment(), **threads, **slot.environment},
+            slot.device,
+        )
+        slot.log_start = start.log.stat().st_size if start.log.is_file() else 0
         try:
-            with open(folder / run.log, "ab") as log:
-                slot.log_start = log.tell()
-                slot.process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,  # closed by our end, however it comes about: the child stops
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, **gpu},
-                    pass_fds=[self.session.lock.fileno()],  # the session is free once its last child is gone
-                    start_new_session=True,  # Ctrl-C is for the runner, which then stops the others
-                )
+            slot.job = self.executor.start(start)
         except OSError as error:
             self._set(run, "failed", f"cannot start: {error.strerror}: {error.filename or folder}")
             return
         slot.run = run
         self._set(run, "running")
 
-    def _finish(self, slot: Slot) -> None:
-        run, code = slot.run, slot.process.returncode
-        slot.process.stdin.close()
-        complete = (self.session.path(run) / "result.json").is_file()
-        if code == 0 and complete:
+    def _finish(self, slot: Slot, code: int) -> None:
+        run = slot.run
+        if code == 0 and (self.session.path(run) / "result.json").is_file():
+            row = self.session.summary(run)
+            parts = [f"{key} {row[f'{key}_image_auroc']:.4f}" for key in ("source", "target") if _number(row, key)]
+            self.details[run.folder] = ", ".join(parts)
             self._set(run, "done")
         else:
-            self._set(run, "failed", self._reason(slot, code))
-        slot.run = slot.process = None
+            self._set(run, "failed", slot.job.problem or self._reason(slot, code))
+        slot.run = slot.job = None
 
     def _reason(self, slot: Slot, code: int) -> str:
         if code < 0:
             name = signal.Signals(-code).name
             return f"killed by {name}" + (", maybe for want of memory" if name == "SIGKILL" else "")
+        folder = self.session.path(slot.run)
         try:
-            with open(self.session.path(slot.run) / slot.run.log, "rb") as log:
+            with open(folder / slot.run.log, "rb") as log:
                 log.seek(slot.log_start)
                 lines = log.read().decode(errors="replace").split("\n")
         except OSError:
             lines = []
-        return next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}, and no message")
+        full = f"no space left on the disk of {folder}" if shutil.disk_usage(folder).free < FULL else ""
+        nothing = full or f"exit code {code}, and no message"
+        return next((line.strip() for line in reversed(lines) if line.strip()), nothing)
 
     def _last_line(self, run: Run) -> str:
         """The newest line of training_detail.log, without its date."""
@@ -153,13 +136,12 @@ class Runner:
 
     def _stop(self) -> None:
         """End what still runs, as after Ctrl-C: it can be resumed."""
-        left = [slot for slot in self.slots if slot.process]
-        for slot in left:
-            slot.process.stdin.close()
-        for slot in left:
-            try:
-                slot.process.wait(10)
-            except subprocess.TimeoutExpired:
-                slot.process.kill()
-                slot.process.wait()
-            self._set(slot.run, "queued")
+        for slot in self.slots:
+            if slot.job:
+                slot.job.stop()
+                self._set(slot.run, "queued")
+        self.executor.close()
+
+
+def _number(row: dict[str, object], key: str) -> bool:
+    return row.get(f"{key}_image_auroc") is not None

@@ -46,6 +46,8 @@ class Session:
     folder: Path
     runs: list[Run]
     conditions_file: str
+    directory: str  # where `adcore run` was called: relative paths in the conditions start there
+    threads: int | None = None  # of each run; kept, since sums in another order differ in their last bits
     lock: IO[str] | None = field(default=None, repr=False)
 
     def path(self, run: Run) -> Path:
@@ -60,16 +62,17 @@ class Session:
     def save(self) -> None:
         """Write session.json and summary.csv, atomically."""
         runs = [asdict(run) for run in self.runs]
-        write_json(self.folder / "session.json", {"conditions_file": self.conditions_file, "runs": runs})
+        head = {"conditions_file": self.conditions_file, "directory": self.directory, "threads": self.threads}
+        write_json(self.folder / "session.json", {**head, "runs": runs})
         with atomic_path(self.folder / "summary.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
-            writer.writerows(self._summary(run) for run in self.runs)
+            writer.writerows(self.summary(run) for run in self.runs)
 
-    def take(self, patience: float = 20.0) -> None:
-        """Lock the session for this process and its children; ConfigError when another one keeps it."""
+    def take(self, patience: float = 5.0) -> None:
+        """Lock the session for this process; ConfigError when another one keeps it."""
         self.lock = open(self.folder / ".lock", "w")  # noqa: SIM115 (held as long as the session runs)
-        end = time.monotonic() + patience  # children of a killed runner need a moment to stop
+        end = time.monotonic() + patience  # a killed runner needs a moment to be gone
         while True:
             try:
                 return fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +81,8 @@ class Session:
                     raise ConfigError(f"{self.folder} is being run by another process; wait for its end") from None
                 time.sleep(0.1)
 
-    def _summary(self, run: Run) -> dict[str, Any]:
+    def summary(self, run: Run) -> dict[str, Any]:
+        """The run's row in summary.csv."""
         row: dict[str, Any] = {
             key: getattr(run, key) for key in ("name", "model", "mode", "source", "seed", "state", "error")
         }
@@ -108,7 +112,9 @@ def plan_runs(conditions: Sequence[Condition], seeds: Sequence[int], repeat: int
     return list(planned.values())
 
 
-def create_session(output: Path, planned: Sequence[Condition], conditions_file: Path) -> Session:
+def create_session(
+    output: Path, planned: Sequence[Condition], conditions_file: Path, threads: int | None = None
+) -> Session:
     """A new folder below `output`, named by the time, with a folder and condition.json for each planned run."""
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
     output.mkdir(parents=True, exist_ok=True)
@@ -144,7 +150,7 @@ def create_session(output: Path, planned: Sequence[Condition], conditions_file: 
         }
         write_json(folder / part / "condition.json", record)
         runs.append(run)
-    session = Session(folder, runs, str(conditions_file.absolute()))
+    session = Session(folder, runs, str(conditions_file.absolute()), str(Path.cwd()), threads)
     session.take()
     session.save()
     return session
@@ -156,7 +162,7 @@ def load_session(folder: Path) -> Session:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         runs = [Run(**{**run, "targets": tuple(run["targets"])}) for run in record["runs"]]
-        return Session(folder, runs, record["conditions_file"])
+        return Session(folder, runs, record["conditions_file"], record["directory"], record["threads"])
     except FileNotFoundError:
         raise ConfigError(f"{folder} is not a session: it has no session.json") from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
@@ -167,7 +173,7 @@ def resume_session(folder: Path) -> Session:
     """The locked session with complete runs done and all others queued again."""
     session = load_session(folder)
     session.take()
-    remove_leftovers(folder)
+    remove_leftovers(folder, below=False)  # in its own folder each run does it: one may still be at work there
     for run in session.runs:
         run.state, run.error = ("done" if session.result(run) else "queued"), ""
     session.save()

@@ -1,0 +1,256 @@
+"""Executors: who starts the processes of a session. This machine, submitit (Slurm), or Ray; the command is always the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from adcore.errors import ConfigError
+from adcore.experiments.slots import ANY_GPU, CPU, Slot, pick_slots
+
+NAMES = ("local", "submitit", "ray")
+CARRIED = ("ADCORE_", "OMP_", "MKL_", "PYTHONPATH")  # of the environment, to workers that were started elsewhere
+DAY = 24 * 60  # minutes
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is started for a run, wherever that is: plain data."""
+
+    command: list[str]
+    log: Path  # takes stdout and stderr
+    directory: Path  # to work in: relative paths of the conditions and adcore.toml mean the same everywhere
+    environment: dict[str, str]
+    device: str
+
+
+class Job(Protocol):
+    """A run under way."""
+
+    problem: str  # of the engine, in one line, where it has one
+
+    def code(self) -> int | None:
+        """The exit code, -N for signal N; None while it runs."""
+
+    def stop(self) -> None:
+        """End it, as after Ctrl-C: it can be resumed."""
+
+
+class Executor(Protocol):
+    """Starts runs."""
+
+    here: bool  # they share the processors of this machine
+
+    def slots(self, gpus: str, jobs: int | None, runs: int) -> list[Slot]:
+        """Where `runs` runs may go at one time."""
+
+    def start(self, start: Start) -> Job:
+        """Start a run; OSError where that fails."""
+
+    def close(self) -> None:
+        """Nothing is started any more."""
+
+
+def open_executor(name: str, options: Mapping[str, Any] | None = None) -> Executor:
+    """The executor called `name`; ConfigError where its package is not installed."""
+    kinds = {"local": LocalExecutor, "submitit": SubmititExecutor, "ray": RayExecutor}
+    if options and name == "local":
+        raise ConfigError("--executor-option goes with --executor submitit or ray")
+    return kinds[name](dict(options or {}))
+
+
+def spawn(start: Start) -> subprocess.Popen:
+    """The process of a run. It holds the other end of a pipe: when this process ends, however, it stops too."""
+    start.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(start.log, "ab") as log:
+        return subprocess.Popen(
+            start.command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            cwd=start.directory,
+            env={**os.environ, **start.environment},
+            start_new_session=True,  # Ctrl-C is for the runner, which then stops the others
+        )
+
+
+def spawn_and_wait(start: Start) -> int:
+    """What the worker of an engine does: the same process as on this machine, and its exit code."""
+    return spawn(start).wait()
+
+
+def carried_environment() -> dict[str, str]:
+    """The variables that a run depends on."""
+    return {key: value for key, value in os.environ.items() if key.startswith(CARRIED)}
+
+
+class LocalExecutor:
+    """Processes of this machine."""
+
+    here = True
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+
+    def slots(self, gpus: str, jobs: int | None, runs: int) -> list[Slot]:
+        """A slot a GPU, or one for the CPU."""
+        return pick_slots(gpus, jobs)
+
+    def start(self, start: Start) -> Job:
+        """A child process."""
+        return LocalJob(spawn(start))
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class LocalJob:
+    """A child process of this one."""
+
+    problem = ""
+
+    def __init__(self, process: subprocess.Popen) -> None:
+        self.process = process
+
+    def code(self) -> int | None:
+        """The exit code, once there is one."""
+        code = self.process.poll()
+        if code is not None:
+            self.process.stdin.close()
+        return code
+
+    def stop(self) -> None:
+        """Close the pipe; what does not hear it is killed."""
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class SubmititExecutor:
+    """Jobs of Slurm where there is one, else processes that submitit keeps; `options` are those of its AutoExecutor.
+
+    Jobs outlive a runner that is killed; `--resume` then waits for them.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        try:
+            import submitit
+        except ImportError:
+            raise ConfigError('--executor submitit needs one more package: pip install "adcore[submitit]"') from None
+        self.cluster = options.pop("cluster", None) or submitit.AutoExecutor.which()
+        self.here, self.options = self.cluster == "local", {"timeout_min": DAY, **options}
+
+    def slots(self, gpus: str, jobs: int | None, runs: int) -> list[Slot]:
+        """On Slurm all runs at once, each with a GPU unless `gpus` is none: it has a queue of its own."""
+        if self.here:
+            return pick_slots(gpus, jobs)
+        return [Slot(CPU if gpus == "none" else ANY_GPU) for _ in range(jobs or runs)]
+
+    def start(self, start: Start) -> Job:
+        """Submit a job; its pickles and logs go into the run's folder."""
+        import submitit
+
+        executor = submitit.AutoExecutor(start.log.parent / ".submitit", cluster=self.cluster)
+        options = dict(self.options)
+        if start.device == ANY_GPU:
+            options.setdefault("gpus_per_node", 1)
+        try:
+            executor.update_parameters(name="adcore", **options)
+        except (TypeError, ValueError, NameError) as error:
+            raise ConfigError(f"--executor-option: submitit says: {' '.join(str(error).split())}") from None
+        return EngineJob(executor.submit(spawn_and_wait, start))
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class EngineJob:
+    """A submitit job."""
+
+    def __init__(self, job: Any) -> None:
+        self.job, self.problem = job, ""
+
+    def code(self) -> int | None:
+        """The exit code that the worker gives, or 1 with the engine's problem."""
+        if not self.job.done():
+            return None
+        try:
+            return self.job.result()
+        except Exception as error:  # whatever the engine or its transport raises
+            self.problem = _last_line(error)
+            return 1
+
+    def stop(self) -> None:
+        """Cancel the job."""
+        with suppress(Exception):  # over already
+            self.job.cancel(check=False)
+
+
+class RayExecutor:
+    """Tasks of a Ray cluster, one a run: of a new one on this machine, or of `address`; `options` are those of ray.init."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError('--executor ray needs one more package: pip install "adcore[ray]"') from None
+        self.here = "address" not in options
+        here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if self.here else {}
+        try:
+            ray.init(logging_level="ERROR", log_to_driver=False, **here, **options)
+        except Exception as error:  # a wrong option or address, in a great many forms
+            raise ConfigError(f"--executor ray: {_last_line(error)}") from None
+        self.ray = ray
+
+    def slots(self, gpus: str, jobs: int | None, runs: int) -> list[Slot]:
+        """All runs at once, unless `jobs` says fewer: Ray has a queue of its own."""
+        resources = self.ray.cluster_resources()
+        device = ANY_GPU if gpus != "none" and resources.get("GPU") else CPU
+        if gpus not in ("auto", "none"):
+            raise ConfigError(f"--gpus {gpus}: Ray chooses the GPUs itself; use --gpus auto or none")
+        return [Slot(device) for _ in range(jobs or runs)]
+
+    def start(self, start: Start) -> Job:
+        """A task with one CPU, and one GPU where there are some."""
+        task = self.ray.remote(num_cpus=1, num_gpus=int(start.device == ANY_GPU), max_retries=0)(spawn_and_wait)
+        return RayJob(self.ray, task.remote(start))
+
+    def close(self) -> None:
+        """Leave the cluster; one of our own ends."""
+        self.ray.shutdown()
+
+
+class RayJob:
+    """A task of Ray."""
+
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self.ray, self.reference, self.problem = ray, reference, ""
+
+    def code(self) -> int | None:
+        """The exit code that the task gives, or 1 with Ray's problem."""
+        done, _ = self.ray.wait([self.reference], timeout=0)
+        if not done:
+            return None
+        try:
+            return self.ray.get(self.reference)
+        except Exception as error:  # a lost worker, say, in one of Ray's many forms
+            self.problem = _last_line(error)
+            return 1
+
+    def stop(self) -> None:
+        """Cancel the task; its process ends with its worker."""
+        self.ray.cancel(self.reference, force=True)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"

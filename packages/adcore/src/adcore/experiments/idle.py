@@ -1,0 +1,51 @@
+"""Idle GPUs: whether anybody uses one now, asked through NVML."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from adcore.errors import ConfigError
+from adcore.experiments.slots import CPU, Slot
+
+EVERY = 5.0  # seconds between two questions about one GPU, also after a start: a new run needs a moment to be seen
+
+
+class IdleGpus:
+    """Says whether a GPU is idle: its use and its used memory are both at most so many percent.
+
+    Raises ConfigError where NVML is not installed, or does not work.
+    """
+
+    def __init__(self, use: float = 10.0, memory: float = 10.0) -> None:
+        try:
+            import pynvml
+        except ImportError:
+            raise ConfigError('--wait-idle needs one more package: pip install "adcore[gpu]"') from None
+        self.nvml, self.use, self.memory = pynvml, use, memory
+        self.asked: dict[str, float] = {}
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
+            raise ConfigError(f"--wait-idle: NVML does not work here: {error}") from None
+
+    def __call__(self, device: str) -> bool:
+        """Whether the GPU with this number or UUID is idle; False too when it was asked about just now."""
+        now = time.monotonic()
+        if now - self.asked.get(device, -EVERY) < EVERY:
+            return False
+        self.asked[device] = now
+        handle = (
+            self.nvml.nvmlDeviceGetHandleByIndex(int(device))
+            if device.isdecimal()
+            else self.nvml.nvmlDeviceGetHandleByUUID(device)
+        )
+        used = self.nvml.nvmlDeviceGetMemoryInfo(handle)
+        busy = self.nvml.nvmlDeviceGetUtilizationRates(handle).gpu
+        return busy <= self.use and 100 * used.used / used.total <= self.memory
+
+
+def need_gpus(slots: Sequence[Slot]) -> None:
+    """ConfigError where a slot is no GPU."""
+    if any(slot.device == CPU for slot in slots):
+        raise ConfigError("--wait-idle waits for GPUs, and the runs would go to the CPU; leave it out")
