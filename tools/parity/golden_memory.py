@@ -1,8 +1,23 @@
 """Golden cases of the memory and adaptation models: fitted once, then evaluated."""
 
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from unittest.mock import patch
+
 import torch
 from anomalib.data import ImageBatch
-from golden_common import Result, evaluate, filled, inputs, peer, training_batches
+from golden_common import (
+    Result,
+    descend,
+    evaluate,
+    filled,
+    inputs,
+    optimizer_facts,
+    peer,
+    peer_optimizer,
+    training_batches,
+)
 
 
 def patchcore() -> Result:
@@ -46,4 +61,86 @@ def padim() -> Result:
     return tensors, {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
 
 
-CASES = {"patchcore": patchcore, "padim": padim}
+def mean_anywhere(mean: Callable, *arguments, device: torch.device | None = None, **options) -> torch.Tensor:
+    """`torch.mean` that takes a `device`: the peer's DFM passes one for score "nll", and its fit fails there."""
+    return mean(*arguments, **options)
+
+
+def fitted_once(kind: str, name: str, options: dict) -> tuple[torch.nn.Module, Result]:
+    """Peer and case of an image-level fit: 24 images in one pass, then two others evaluated."""
+    module = peer(kind, 64, **options)
+    parameters = filled(module, name)
+    images, image_facts = inputs((2, 3, 64, 64))
+    batches, train_facts = training_batches(6, (4, 3, 64, 64))
+    module.model.train()
+    with torch.no_grad():
+        for batch in batches:
+            module.training_step(ImageBatch(image=batch))
+    with patch.object(torch, "mean", partial(mean_anywhere, torch.mean)):
+        module.fit()
+    facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
+    return module.model, (evaluate(module.model, images), facts)
+
+
+def dfkde() -> Result:
+    """PCA and kernel density of pooled features; its score is a probability made from the log-density."""
+    model, (tensors, facts) = fitted_once("Dfkde", "dfkde", {"backbone": "resnet18", "layers": ["layer4"]})
+    pca, kde = model.classifier.pca_model, model.classifier.kde_model
+    tensors |= {"mean": pca.mean.clone(), "points": kde.dataset.clone(), "max_length": model.classifier.max_length}
+    return tensors, facts
+
+
+def dfm_score(name: str, score: str) -> Result:
+    """Mean, subspace and Gaussian of one layer; rows of the projector stand for the directions (signs are free)."""
+    options = {"backbone": "resnet18", "layer": "layer3", "pooling_kernel_size": 2, "score_type": score}
+    model, (tensors, facts) = fitted_once("Dfm", name, options)
+    directions = model.pca_model.singular_vectors
+    tensors |= {"mean": model.pca_model.mean.clone(), "components": torch.tensor(directions.shape[1])}
+    tensors["projector"] = directions[:16] @ directions.T
+    if score == "nll":
+        tensors["deviations"] = model.gaussian_model.sigma_mat.clone()
+    return tensors, facts
+
+
+def dfm() -> Result:
+    """Scored by the feature reconstruction error."""
+    return dfm_score("dfm", "fre")
+
+
+def dfm_nll() -> Result:
+    """Scored by the negative log-likelihood."""
+    return dfm_score("dfm_nll", "nll")
+
+
+def cfa() -> Result:
+    """The bank from all training batches, then five steps of which each sees one of them.
+
+    In double precision: the peer's distances are differences of large squares, and its float32 maps 1e-4 of their range off.
+    """
+    options = {"backbone": "resnet18"}
+    module = peer("Cfa", 64, **options)
+    optimizer = peer_optimizer(module)
+    parameters = filled(module, "cfa")
+    images, image_facts = inputs((2, 3, 64, 64))
+    batches, train_facts = training_batches(5, (2, 3, 64, 64))
+    torch.set_default_dtype(torch.float64)  # also for the coordinates, which the peer makes as it goes
+    module.double()
+    model = module.model
+    images, batches = images.double(), [SimpleNamespace(image=b.double()) for b in batches]  # ImageBatch has float32
+    for part in (
+        model,
+        module.loss,
+    ):  # not a leaf, so the peer never learns it; it would forbid copies and second steps
+        part.radius = part.radius.detach().double()
+    model.initialize_centroid(batches)
+    tensors = evaluate(model, images) | {"bank": model.memory_bank.float()}
+    model.train()
+    losses = (module.training_step(batch)["loss"] for batch in batches)
+    tensors["losses"] = descend(losses, optimizer)
+    tensors |= {f"{key}_after": value for key, value in evaluate(model, images).items()}
+    torch.set_default_dtype(torch.float32)
+    facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
+    return tensors, facts | {"optimizer": optimizer_facts(optimizer), "dtype": "float64"}
+
+
+CASES = {"patchcore": patchcore, "padim": padim, "dfkde": dfkde, "dfm": dfm, "dfm_nll": dfm_nll, "cfa": cfa}

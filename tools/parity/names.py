@@ -11,6 +11,10 @@ DRAEM = [
 RENAMES: dict[str, list[tuple[str, str]]] = {
     "patchcore": [EXTRACTOR],
     "padim": [EXTRACTOR],
+    "dfkde": [EXTRACTOR],
+    "dfm": [EXTRACTOR],
+    "dfm_nll": [EXTRACTOR],
+    "cfa": [(r"^feature_extractor\.", "backbone."), (r"^descriptor\.layer\.conv2d\.", "descriptor.")],
     "stfpm": [(r"^(teacher|student)_model\.feature_extractor\.", r"\1.")],
     "fastflow": [(r"^feature_extractor\.", "backbone."), (r"^fast_flow_blocks\.(\d+)\.module_list\.", r"flows.\1.")],
     "cflow": [  # "logits" keeps layer2 and the subnets small: the likelihoods would otherwise leave float32
@@ -43,4 +47,7 @@ RENAMES: dict[str, list[tuple[str, str]]] = {
 }
 
 # computed constants and fitted statistics: both sides make these themselves
-KEEP = r"((blur|smoothing)\.kernel|downsample_kernel|memory_bank|^idx|gaussian\.|_is_fitted|is_fitted)"
+KEEP = (
+    r"((blur|smoothing)\.kernel|downsample_kernel|memory_bank|^idx|^classifier\.|pca_model\.|gaussian_model\.|gaussian\."
+    r"|_is_fitted|is_fitted)"
+)

@@ -28,3 +28,36 @@ class TestPatchcoreLite0(ModelConformance):
 class TestPatchcore(ModelConformance):
     model = "patchcore"
     epochs = 1
+
+
+class TestDfkde(ModelConformance):
+    model = "dfkde"
+
+
+class TestDfkdeLite0(ModelConformance):
+    model = "dfkde-efficientnet-lite0"
+
+
+class TestDfm(ModelConformance):
+    model = "dfm"
+
+
+class TestDfmNll(ModelConformance):
+    model = "dfm-nll"
+
+
+class TestDfmLite0(ModelConformance):
+    model = "dfm-efficientnet-lite0"
+
+
+class TestCfa(ModelConformance):
+    model = "cfa"
+    epochs = 1
+
+
+class TestCfaResnet18(ModelConformance):
+    model = "cfa-resnet18"
+
+
+class TestCfaLite0(ModelConformance):
+    model = "cfa-efficientnet-lite0"

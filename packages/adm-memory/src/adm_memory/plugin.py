@@ -23,6 +23,39 @@ _PATCHCORE = {
     "epochs": 1,
     "published": "99.2 / 98.1",
 }
+_DFM = {
+    "target": "adm_memory.dfm:DFM",
+    "family": "adaptation",
+    "title": "DFM",
+    "paper": "Ahuja et al., Probabilistic Modeling of Deep Features for Out-of-Distribution and Adversarial Detection, "
+    "NeurIPS workshop on Bayesian Deep Learning 2019",
+    "year": 2019,
+    "epochs": 1,
+    "batch_size": 16,
+}
+_FRE = "The principal subspace of one layer's features; the score is the error with which it reconstructs them."
+_DFKDE = {
+    "target": "adm_memory.dfkde:DFKDE",
+    "family": "memory",
+    "title": "DFKDE",
+    "paper": "Akcay et al., Anomalib: A Deep Learning Library for Anomaly Detection, ICIP 2022 (no paper of its own)",
+    "year": 2022,
+    "summary": "Kernel density of pooled features in a few principal components; scores images, without a map.",
+    "epochs": 1,
+    "batch_size": 8,
+}
+_CFA = {
+    "target": "adm_memory.cfa:CFA",
+    "family": "adaptation",
+    "title": "CFA",
+    "paper": "Lee et al., CFA: Coupled-Hypersphere-Based Feature Adaptation for Target-Oriented Anomaly Localization, "
+    "IEEE Access 2022",
+    "year": 2022,
+    "summary": "A trained convolution draws patch features into small spheres around a bank of average normal ones.",
+    "epochs": 20,
+    "batch_size": 16,
+    "published": "99.5 / 98.5",
+}
 
 
 @hookimpl
@@ -43,5 +76,32 @@ def adcore_register_models() -> list[ModelCard]:
             config={"backbone": "tf_efficientnet_lite0", "layers": ("stride8", "stride16")},
             batch_size=16,
             **_PATCHCORE,
+        ),
+        ModelCard(name="dfkde", config={"backbone": "resnet50"}, **_DFKDE),
+        ModelCard(
+            name="dfkde-efficientnet-lite0",
+            config={"backbone": "tf_efficientnet_lite0", "layer": "stride32"},
+            **_DFKDE,
+        ),
+        ModelCard(name="dfm", config={"backbone": "resnet50"}, summary=_FRE, **_DFM),
+        ModelCard(
+            name="dfm-nll",
+            config={"backbone": "resnet50", "score": "nll"},
+            summary="A Gaussian in the principal subspace of one layer's features; the score is its negative "
+            "log-likelihood, without a map.",
+            **_DFM,
+        ),
+        ModelCard(
+            name="dfm-efficientnet-lite0",
+            config={"backbone": "tf_efficientnet_lite0", "layer": "stride16"},
+            summary=_FRE,
+            **_DFM,
+        ),
+        ModelCard(name="cfa", config={"backbone": "wide_resnet50_2"}, **_CFA),
+        ModelCard(name="cfa-resnet18", config={"backbone": "resnet18"}, **_CFA),
+        ModelCard(
+            name="cfa-efficientnet-lite0",
+            config={"backbone": "tf_efficientnet_lite0", "layers": ("stride4", "stride8", "stride16")},
+            **_CFA,
         ),
     ]
