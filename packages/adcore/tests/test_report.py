@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 from adcore.evaluation import plots
 from adcore.evaluation.metrics import Metrics, image_metrics
-from adcore.evaluation.report import MAX_ROWS, MEANINGS, PredictionRow, ReportData, ReportFigure, write_report
+from adcore.evaluation.report import (
+    MAX_ROWS,
+    MEANINGS,
+    DomainRow,
+    PredictionRow,
+    ReportData,
+    ReportFigure,
+    write_report,
+)
 from adcore.evaluation.thresholds import choose_threshold
 from PIL import Image
 
@@ -256,3 +264,16 @@ def test_plotting_touches_neither_pyplot_nor_the_backend():
         "print('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_run_over_domains_shows_a_row_for_each_and_how_well_it_transfers(tmp_path):
+    domains = [
+        DomainRow("domain_A", "source", {"image_auroc": 0.9, "recall": 1.0}),
+        DomainRow(EVIL, "target", {"image_auroc": 0.75, "recall": None}, {"recall": "no anomalous image"}),
+        DomainRow("domain_C", "target", {"image_auroc": 0.6, "recall": 0.1234}),
+    ]
+    text = page(tmp_path, domains=domains).text
+    assert "Image AUROC, source 0.900 Image AUROC, targets 0.675 Transfer ratio 0.750" in text
+    assert f"{EVIL} target 0.7500" in text
+    assert re.search(r"domain_C target 0\.6000 .*0\.1234", text)
+    assert "Domains" not in page(tmp_path).text

@@ -8,7 +8,7 @@ from typing import Any
 
 from adcore.data.samples import DatasetReader
 from adcore.evaluation.metrics import Metrics
-from adcore.evaluation.report import PredictionRow, ReportData, ReportFigure, write_report
+from adcore.evaluation.report import DomainRow, PredictionRow, ReportData, ReportFigure, write_report
 from adcore.evaluation.score import Scoring
 from adcore.evaluation.thresholds import Threshold
 from adcore.preprocess import Preprocess
@@ -40,9 +40,10 @@ def write_page(
     write_report(
         path,
         ReportData(
-            title=f"{run['model']} on {run['dataset']} {run['category']}",
+            title=f"{run['model']} on {run['dataset']} {run['category']}{_others(run)}",
             subtitle=_subtitle(run["counts"]),
-            metrics=Metrics(run["test"]["values"], run["test"]["reasons"]),
+            metrics=_metrics(run),
+            domains=_domains(run),
             threshold=Threshold(**threshold) if threshold else None,
             timings={key: seconds for key, seconds in run["timings"].items() if seconds is not None},
             predictions=[PredictionRow(r["path"], r["label"], r["score"], r["predicted"]) for r in rows],
@@ -73,6 +74,27 @@ def sample_panels(
         name = f"{image.sample.defect}/{image.sample.image_path.name}"
         panels.append(ReportFigure(f"{why}: {name}", figure, f"score {image.score:.4g}", kind="jpeg"))
     return panels
+
+
+def _others(run: dict[str, Any]) -> str:
+    return f" → {', '.join(run['target_results'])}" if run.get("target_results") else ""
+
+
+def _metrics(run: dict[str, Any]) -> Metrics:
+    """Of the test images, or of the validation images where a run over domains has tested the others."""
+    measured = run["val"] if run.get("target_results") else run["test"]
+    return Metrics(measured["values"], measured["reasons"])
+
+
+def _domains(run: dict[str, Any]) -> list[DomainRow]:
+    """A row a domain, where a run has measured several."""
+    targets, parts = run.get("target_results", {}), run.get("domain_results", {})
+    if not targets and not parts:
+        return []
+    first = ("all domains", "together") if parts else (run["source_domain"], "source")
+    rows = [(*first, run["source_results"])]
+    rows += [(name, role, one) for role, group in (("target", targets), ("part", parts)) for name, one in group.items()]
+    return [DomainRow(name, role, measured, measured["reasons"]) for name, role, measured in rows]
 
 
 def _subtitle(counts: dict[str, dict[str, int]]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adcore.evaluation.compare import transfer
 from adcore.evaluation.metrics import Metrics
 from adcore.evaluation.thresholds import Threshold
 from adcore.files import write_text
@@ -32,6 +33,12 @@ MEANINGS = {
     "aupro": ("AUPRO", "share of each defect region that is found, averaged up to 30 % false positive pixels"),
 }
 HEADLINE = ("image_auroc", "pixel_auroc", "aupro")
+COLUMNS = ("image_auroc", "image_aupr", "image_f1_max", "tpr_at_fpr_1", "tpr_at_fpr_5", "precision", "recall", "f1")
+TRANSFER = (  # of a run with targets, instead of the headline
+    ("Image AUROC, source", "on the domain that the model was trained on", "source"),
+    ("Image AUROC, targets", "mean of the domains that the model never saw", "target_mean"),
+    ("Transfer ratio", "targets' mean / source", "ratio"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,16 @@ class ReportFigure:
     kind: str = "svg"
 
 
+@dataclass(frozen=True)
+class DomainRow:
+    """The image metrics of one domain; None where one is undefined, with the reason."""
+
+    name: str
+    role: str  # "source" and "target"; or "together" and "part", of a model over all domains
+    values: Mapping[str, float | None]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass
 class ReportData:
     """Everything a report shows; whatever is empty is left out of the page."""
@@ -63,6 +80,7 @@ class ReportData:
     subtitle: str = ""
     threshold: Threshold | None = None
     timings: Mapping[str, float] = field(default_factory=dict)  # "fit_seconds", "ms_per_image"
+    domains: Sequence[DomainRow] = ()  # of a run over domains, the source first; metrics and figures are the source's
     predictions: Sequence[PredictionRow] = ()
     figures: Sequence[ReportFigure] = ()  # histogram, ROC
     panels: Sequence[ReportFigure] = ()  # image | map | mask of single samples
@@ -96,7 +114,8 @@ def render_report(report: ReportData) -> str:
     wrong.sort(key=lambda row: (-row.label, row.path))  # missed defects first
     return environment.get_template("report.html.j2").render(
         report=report,
-        headline=[(*MEANINGS[name], values.get(name), reasons.get(name, "not computed")) for name in HEADLINE],
+        headline=_headline(report),
+        columns=[(name, *MEANINGS[name]) for name in COLUMNS] if report.domains else [],
         metrics=[
             (*MEANINGS.get(name, (name, "")), value, reasons.get(name, "undefined"))
             for name, value in values.items()
@@ -109,6 +128,16 @@ def render_report(report: ReportData) -> str:
         panels=_drawn(report.panels),
         config=_flat(report.config),
     )
+
+
+def _headline(report: ReportData) -> list[tuple[str, str, float | None, str]]:
+    """(title, meaning, value, reason where there is none): how well the model transfers, or else how good it is."""
+    targets = [row.values.get("image_auroc") for row in report.domains if row.role == "target"]
+    if targets:
+        measured = transfer(report.domains[0].values.get("image_auroc"), targets)
+        return [(title, meaning, getattr(measured, key), "undefined") for title, meaning, key in TRANSFER]
+    values, reasons = report.metrics.values, report.metrics.reasons
+    return [(*MEANINGS[name], values.get(name), reasons.get(name, "not computed")) for name in HEADLINE]
 
 
 def _drawn(figures: Sequence[ReportFigure]) -> list[tuple[ReportFigure, str]]:

@@ -76,6 +76,7 @@ class Domains:
                 part = Scoring([image for image in shown.images if image.sample.category == domain])
                 run["domain_results"][domain] = self._measure(part, artifact)
         run["peak_memory_mb"] = peak_memory_mb()
+        _log(run)
         return others
 
     def _score(self, artifact: Artifact, reader: DatasetReader, domain: str) -> Scoring:
@@ -91,6 +92,16 @@ class Domains:
         panels = sample_panels(scoring, threshold, reader, artifact.preprocess, SHOWN)
         for number, panel in enumerate(panels, start=1):
             save_figure(panel.figure, folder / f"{number}_{_file_name(panel.title)}.png")
+
+
+def _log(run: dict[str, Any]) -> None:
+    """The results in words, into the run's own log."""
+    groups = {"": {run["source_domain"]: run["source_results"]}, "target ": run["target_results"]}
+    for role, results in (groups | {"part ": run["domain_results"]}).items():
+        for domain, measured in results.items():
+            known = {key: value for key, value in measured.items() if isinstance(value, float)}
+            words = " ".join(f"{key} {value:.6g}" for key, value in known.items())
+            print(f"{role}{domain}: {words}", flush=True)
 
 
 def flat(measured: dict[str, Any]) -> dict[str, Any]:
