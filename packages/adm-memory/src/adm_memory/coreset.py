@@ -9,6 +9,7 @@ import torch
 from adcore.errors import ConfigError, TrainingError
 from torch import Tensor
 
+RESERVE = 8  # blocks of points that are brought up to date at a time
 PICKED = -torch.inf  # in place of the distance of a point that is in the coreset already
 CPU_ROWS, GPU_ROWS = 1024, 65536  # points folded at a time; on a CPU their products stay in the cache
 
@@ -27,14 +28,15 @@ def farthest_first(
     features: Tensor,
     count: int,
     start: int = 0,
-    block: int = 1024,
+    block: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Greedy k-center selection: each pick is the point farthest from all picks before it; picks come in their order.
 
     `features` (N, D) floating point -> (count,) int64 indices, the first of which is `start`; no point comes twice, also
-    among duplicates. `progress(done, count)` is called after each block. Beyond `features` this needs memory for
-    `block` x (1024 + `block`) numbers and a few for each point. Raises ConfigError where `count` or `start` do not suit N, and
+    among duplicates. `progress(done, count)` is called after each block of picks, for which the `block` farthest points
+    compete (None: 7 sqrt(N), where what a block costs balances). Beyond `features` this needs memory for `block` x
+    (1024 + `block`) numbers and a few for each point. Raises ConfigError where `count` or `start` do not suit N, and
     TrainingError on NaN or infinity. Source: Gonzalez 1985; Roth et al. 2022, algorithm 1.
     """
     n = len(features)
@@ -48,31 +50,54 @@ def farthest_first(
         raise TrainingError(
             "the features hold NaN or infinite values; check the training images and the backbone weights"
         )
-    nearest = torch.full_like(half, torch.inf)  # half the squared distance to the nearest pick: (N,)
+    block = min(n, block or round(7 * n**0.5))
+    nearest = torch.full_like(half, torch.inf)  # half the squared distance to the nearest of the first `seen` picks
+    seen = torch.zeros(n, dtype=torch.int32, device=features.device)  # later picks can only lower `nearest`
     picks = torch.empty(count, dtype=torch.int64, device=features.device)
     new, done = torch.tensor([start], device=features.device), 0
     while True:
         picks[done : done + len(new)] = new
+        nearest[new] = PICKED
         done += len(new)
         if progress:
             progress(done, count)
         if done == count:
             return picks
-        _fold(features, center, half, new, nearest, rows)
-        new = _next_picks(features, center, half, nearest, min(block, n), count - done)
+        while len(stale := _stale(nearest, seen, done, block)):
+            for since in seen[stale].unique().tolist():
+                points = stale[seen[stale] == since]
+                for missed in picks[since:done].split(block):
+                    _fold(features, center, half, points, missed, nearest, rows)
+            seen[stale] = done
+        new = _next_picks(features, center, half, nearest, block, count - done)
 
 
-def _fold(features: Tensor, center: Tensor, half: Tensor, new: Tensor, nearest: Tensor, rows: int) -> None:
-    """Lower `nearest` (N,) by the distances to the `new` picks, with one matrix product for all of them."""
+def _stale(nearest: Tensor, seen: Tensor, done: int, block: int) -> Tensor:
+    """Points to look at again, with some in reserve, until the `block` farthest and the next have seen all picks: (M,).
+
+    Most points fall too near once and for all, and are never looked at again.
+    """
+    farthest, points = nearest.topk(min(block + 1, len(nearest)))
+    if not ((seen[points] < done) & (farthest > PICKED)).any():
+        return points[:0]
+    sample = nearest[::RESERVE]  # its `block`-th is about the RESERVE x `block`-th of all
+    reach = torch.minimum(sample.topk(min(block, len(sample)), sorted=False).values.amin(), farthest[-1])
+    return ((nearest >= reach) & (nearest > PICKED) & (seen < done)).nonzero()[:, 0]
+
+
+def _fold(
+    features: Tensor, center: Tensor, half: Tensor, points: Tensor, new: Tensor, nearest: Tensor, rows: int
+) -> None:
+    """Lower `nearest` (N,) at the `points` (M,) by the distances to the `new` picks (P,), with one matrix product."""
     picked, offset = (features[new] - center).t(), half[new]  # (D, P), (P,)
-    products = features.new_empty(rows * len(new))  # made once: fresh memory costs more than the product
-    for i in range(0, len(features), rows):
-        part = features[i : i + rows] - center
+    centered = features.new_empty(min(rows, len(points)), len(center))  # made once: fresh memory costs more
+    products = features.new_empty(len(centered) * len(new))
+    for some in points.split(rows):
+        part = torch.index_select(features, 0, some, out=centered[: len(some)]).sub_(center)
         similarity = products[: len(part) * len(new)].view(len(part), len(new))
         torch.addmm(offset, part, picked, beta=-1, out=similarity)  # x.p - |p|^2/2
-        distance = (half[i : i + rows] - similarity.amax(1)).clamp_(min=0)
-        torch.minimum(nearest[i : i + rows], distance, out=nearest[i : i + rows])
-    nearest[new] = PICKED
+        distance = (half[some] - similarity.amax(1)).clamp_(min=0)
+        nearest[some] = torch.minimum(nearest[some], distance)
 
 
 def _next_picks(features: Tensor, center: Tensor, half: Tensor, nearest: Tensor, block: int, limit: int) -> Tensor:
@@ -85,13 +110,14 @@ def _next_picks(features: Tensor, center: Tensor, half: Tensor, nearest: Tensor,
     bar = farthest[block].item() if len(farthest) > block else PICKED
     candidates = candidates[:block]
     points, norms = features[candidates] - center, half[candidates]
-    between = torch.addmm(norms, points, points.t(), alpha=-1).add_(norms[:, None]).clamp_(min=0).cpu().numpy()
-    distance = farthest[:block].cpu().numpy().copy()  # numpy: its calls cost a tenth of torch's on such short arrays
+    between = torch.addmm(norms, points, points.t(), alpha=-1).cpu().numpy()  # |x|^2/2 - x.p, still without |p|^2/2
+    # From here in numpy, whose calls cost a tenth of torch's on such short arrays.
+    distance, norms = farthest[:block].cpu().numpy().copy(), norms.cpu().numpy()
     chosen: list[int] = []
     best = 0  # topk sorts: the first is the farthest of all
     while len(chosen) < limit and distance[best] >= bar and distance[best] > PICKED:
         chosen.append(best)
-        np.minimum(distance, between[best], out=distance)
+        np.minimum(distance, np.maximum(between[best] + norms[best], 0), out=distance)
         distance[best] = PICKED
         best = int(distance.argmax())
     return candidates[torch.tensor(chosen, device=candidates.device)]
