@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -53,6 +54,16 @@ class Golden:
     def batches(self) -> list[Batch]:
         """The training batches as a trainer gets them: normal images."""
         return [normal_batch(images) for images in self.train_batches()]
+
+    def defects(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """For each step the damaged training images (B, 3, H, W) and their masks (B, H, W) bool, as the peer was given them."""
+        recipe = self.facts["textures"]
+        for step, (images, name) in enumerate(zip(self.train_batches(), recipe["names"], strict=True)):
+            texture = self.fill.images(name, tuple(recipe["shape"]), recipe["unit"])
+            top, left, (height, width) = 4 + 6 * step, 8 + 4 * step, images.shape[-2:]
+            mask = torch.zeros(len(images), height, width, dtype=torch.bool)
+            mask[:, top : top + height // 4, left : left + width // 4] = True
+            yield torch.where(mask[:, None], texture, images), mask
 
     def fill_module(
         self, module: torch.nn.Module, renames=(), keep: str | None = None, unused: str | None = None

@@ -40,6 +40,8 @@ RENAMES: dict[str, list[tuple[str, str]]] = {
     "efficientad_medium": [(r"^ae\.", "autoencoder.")],
     "draem": DRAEM,
     "draem_sspcab": DRAEM,
+    "ganomaly": [],
+    "dsr": [],
     "supersimplenet": [(r"^feature_extractor\.feature_extractor\.feature_extractor\.", "backbone.")],
     "uninet": [(r"^teachers\.(source|target)_teacher\.", r"\1.")],
     "dinomaly_small": DINOMALY,

@@ -127,7 +127,7 @@ class GANomaly(AnomalyModel):
         encoder = F.smooth_l1_loss(z_hat, z)  # L_enc
         w_adv, w_con, w_enc = self.weights
         logs = {"adversarial": adversarial.detach(), "contextual": contextual.detach(), "encoder": encoder.detach()}
-        yield Update(w_adv * adversarial + w_con * contextual + w_enc * encoder, "generator", logs)
+        yield Update(w_adv * adversarial + w_con * contextual + w_enc * encoder, logs=logs)
 
         _, fake = self.discriminator(x_hat.detach())
         loss = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
@@ -135,7 +135,7 @@ class GANomaly(AnomalyModel):
         yield Update(loss, "discriminator")
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
-        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        networks = {"main": self.generator, "discriminator": self.discriminator}
         options = {"learning_rate": 2e-4, "betas": (0.5, 0.999)}
         return {name: plan.optimization(net.parameters(), "adam", **options) for name, net in networks.items()}
 
