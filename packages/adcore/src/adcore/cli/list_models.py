@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from dataclasses import asdict
 
 import click
@@ -11,6 +13,8 @@ from adcore.cards import ModelCard
 from adcore.errors import PluginError
 from adcore.plugins import load_plugins
 from adcore.registry import list_models, model_origin
+
+LONG_NEEDS = 32  # characters: longer ones push the paper aside, and not every line
 
 
 @click.command("list-models")
@@ -40,14 +44,19 @@ def command(family: str | None, as_json: bool) -> None:
 
 def _entry(card: ModelCard) -> dict:
     origin = model_origin(card.name)
-    return {**asdict(card), "package": origin.distribution, "package_version": origin.version}
+    entry = {**asdict(card), "required_backbones": card.required_backbones}
+    return entry | {"package": origin.distribution, "package_version": origin.version}
 
 
 def _table(cards: list[ModelCard]) -> None:
-    header = ("MODEL", "FAMILY", "YEAR", "METHOD", "NEEDS")
+    """One line a model; on a terminal it is cut where the terminal ends, as `ps` does."""
+    header = ("MODEL", "FAMILY", "YEAR", "METHOD", "NEEDS", "PAPER")
     rows = [
-        (c.name, c.family, str(c.year), c.title, ", ".join((*c.required_backbones, *c.needs)) or "-") for c in cards
+        (c.name, c.family, str(c.year), c.title, ", ".join((*c.required_backbones, *c.needs)) or "-", c.paper)
+        for c in cards
     ]
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(4)]
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(4)] + [LONG_NEEDS]
+    end = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for row in (header, *rows):
-        click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[-1]])[:end])
