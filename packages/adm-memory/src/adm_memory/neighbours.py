@@ -6,8 +6,9 @@ import torch
 from adcore.errors import ConfigError, DataError
 from torch import Tensor
 
-GROUPS = 512  # entries i with equal i mod GROUPS form a group, ruled out together by its smallest bound
+GROUPS = range(448, 641, 16)  # entries i with equal i mod groups form a group, ruled out together by its smallest bound
 CPU_BOUNDS, GPU_BOUNDS = 2**22, 2**26  # bounds held at a time
+CPU_ROWS = 160  # most queries at a time on a CPU: there products run quickest
 GATHERED = 2**17  # numbers gathered at a time for true distances
 SLACK = 1e-5  # largest relative rounding error of a float32 product, with a margin
 MOST_TIES = 64  # where more entries than that are equal but for rounding, float64 decides between them
@@ -35,8 +36,13 @@ class NearestNeighbours:
         centered = self.bank - self.center
         norms = centered.square().sum(1)  # |b|^2: (M,)
         self.axes = choose_axes(centered, norms) if bank.device.type == "cpu" else None  # (D, d) or None
-        self.full = _table(centered, norms)
-        self.short = None if self.axes is None else _table(_shorten(centered, norms, self.axes), norms)
+        self.groups = min(
+            GROUPS, key=lambda groups: -len(bank) % groups
+        )  # the fewest columns that only fill a group up
+        self.full = _table(centered, norms, self.groups)
+        self.short = None
+        if self.axes is not None:
+            self.short = _table(_shorten(centered, norms, self.axes), norms, self.groups)
 
     @torch.no_grad()
     def query(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
@@ -51,7 +57,11 @@ class NearestNeighbours:
         if queries.ndim != 2 or queries.shape[1] != dims:
             raise ConfigError(f"queries must be (Q, {dims}) like the bank, got {tuple(queries.shape)}")
         width = self.full.shape[1]
-        rows = max(1, (CPU_BOUNDS if queries.device.type == "cpu" else GPU_BOUNDS) // width)
+        if queries.device.type == "cpu":
+            rows = max(1, min(CPU_ROWS, CPU_BOUNDS // width))
+            rows = -(-len(queries) // max(1, -(-len(queries) // rows))) or 1  # all chunks alike
+        else:
+            rows = max(1, GPU_BOUNDS // width)
         buffer = queries.new_empty(min(rows, len(queries)) * width)  # made once: fresh memory costs more than products
         distances, indices = queries.new_empty(len(queries), k), queries.new_empty(len(queries), k, dtype=torch.int64)
         for i in range(0, len(queries), rows):
@@ -69,35 +79,38 @@ class NearestNeighbours:
         x = torch.cat([-x, torch.ones_like(norms)[:, None]], 1)
         bounds = buffer[: len(x) * table.shape[1]].view(len(x), -1)
         torch.mm(x, table, out=bounds)  # lower bounds of (|q - b|^2 - |q|^2) / 2
-        groups = GROUPS if k <= GROUPS else table.shape[1]
+        groups = self.groups if k <= self.groups else table.shape[1]
         members = bounds.view(len(x), -1, groups)  # (Q, members, groups)
         lowest = members.amin(1)  # (Q, groups); amin is a tenth of argmin
 
         # Any k entries bound the distance of the k-th nearest from above; these are close to the nearest.
-        query = torch.arange(len(x), device=x.device)[:, None].expand(-1, k)
+        # Any k entries bound the distance of the k-th nearest from above; these mostly are the nearest.
+        each = torch.arange(len(x), device=x.device)[:, None].expand(-1, k)
         group = lowest.topk(k, largest=False).indices if k > 1 else lowest.argmin(1, keepdim=True)
-        first = members[query, :, group].argmin(2) * groups + group  # (Q, k)
-        reach = self._distances(queries, query.flatten(), first.flatten()).view(len(x), k).amax(1)
-        limit = (reach.square() * (1 + SLACK) - norms * (1 - SLACK)) / 2
+        indices = members[each, :, group].argmin(2) * groups + group  # (Q, k)
+        distances = self._distances(queries, each.flatten(), indices.flatten()).view(len(x), k)
+        limit = (distances.amax(1).square() * (1 + SLACK) - norms * (1 - SLACK)) / 2
         if not limit.isfinite().all():
             raise DataError("features hold NaN or infinite values; check the images and the backbone weights")
+        if k > 1:
+            distances, indices = _sorted(distances, indices)
 
         query, group = (lowest <= limit[:, None]).nonzero(as_tuple=True)
         most = max(2 * k, len(self.bank) // PAIR_COST if short else MOST_TIES)
         crowded = query.bincount(minlength=len(x)) > most
-        again = crowded.nonzero()[:, 0]
-        if len(again):
+        if crowded.any():
             keep = ~crowded[query]
             query, group = query[keep], group[keep]
         hit, member = (members[query, :, group] <= limit[query, None]).nonzero(as_tuple=True)
         query, entry = query[hit], member * groups + group[hit]
-        if len(again):
-            some = first[again] if short else self._in_double(queries[again], k)
-            query = torch.cat([query, again.repeat_interleave(k)])
-            entry = torch.cat([entry, some.flatten()])
-        distances, indices = self._nearest(queries, query, entry, k)
-        if len(again) and short:
-            distances[again], indices[again] = self._search(queries[again], k, False, buffer)
+        more = query.bincount(minlength=len(x)) > k
+        if more.any():
+            pair, place = more[query], more.cumsum(0) - 1
+            distances[more], indices[more] = self._nearest(queries[more], place[query[pair]], entry[pair], k)
+        if crowded.any():  # last, for it uses the buffer again
+            again = queries[crowded]
+            result = self._search(again, k, False, buffer) if short else self._in_double(again, k)
+            distances[crowded], indices[crowded] = result
         return distances, indices
 
     def _nearest(self, queries: Tensor, query: Tensor, entry: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -111,14 +124,16 @@ class NearestNeighbours:
         order = order[(counts.cumsum(0) - counts)[:, None] + torch.arange(k, device=order.device)]
         return distances[order], entry[order]
 
-    def _in_double(self, queries: Tensor, k: int) -> Tensor:
-        """The `k` nearest entries by a float64 product, slow but for hardly any query: (Q, D) -> (Q, k)."""
+    def _in_double(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """`query` by a float64 product, slow but for hardly any query: (Q, D) -> (Q, k), (Q, k)."""
         center = self.center.double().cpu()  # not every device has float64
         x, bounds = queries.double().cpu() - center, []
         for part in self.bank.split(SAMPLE):
             entries = part.double().cpu() - center
             bounds.append(torch.addmm(entries.square().sum(1) / 2, x, entries.t(), alpha=-1))
-        return torch.cat(bounds, 1).topk(k, largest=False).indices.to(queries.device)
+        indices = torch.cat(bounds, 1).topk(k, largest=False).indices.to(queries.device)
+        each = torch.arange(len(x), device=queries.device).repeat_interleave(k)
+        return _sorted(self._distances(queries, each, indices.flatten()).view(-1, k), indices)
 
     def _distances(self, queries: Tensor, query: Tensor, entry: Tensor) -> Tensor:
         """Distances of pairs, from the difference itself: accurate however close they are."""
@@ -130,6 +145,13 @@ class NearestNeighbours:
             )
             torch.linalg.vector_norm(difference, dim=1, out=distances[i : i + step])
         return distances
+
+
+def _sorted(distances: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest first, and of equally near entries the first: (Q, k), (Q, k) -> the same."""
+    indices, order = indices.sort(1)
+    distances, order = distances.gather(1, order).sort(dim=1, stable=True)
+    return distances, indices.gather(1, order)
 
 
 def choose_axes(centered: Tensor, norms: Tensor) -> Tensor | None:
@@ -169,10 +191,10 @@ def _shorten(x: Tensor, norms: Tensor, axes: Tensor) -> Tensor:
     return torch.cat([leading, rest[:, None]], 1)
 
 
-def _table(x: Tensor, norms: Tensor) -> Tensor:
+def _table(x: Tensor, norms: Tensor, groups: int) -> Tensor:
     """[b, |b|^2/2] of all entries as columns, and columns that are never near up to whole groups: (d + 1, M')."""
     size, dims = x.shape
-    table = x.new_zeros(dims + 1, -(-size // GROUPS) * GROUPS)
+    table = x.new_zeros(dims + 1, -(-size // groups) * groups)
     table[:dims, :size] = x.t()
     table[dims] = torch.inf
     table[dims, :size] = norms * (1 - SLACK) / 2
