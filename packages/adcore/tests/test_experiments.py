@@ -1,0 +1,368 @@
+"""Sessions as a researcher runs them, with toy models that are really installed: what is left behind, killed, failed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import adcore
+import numpy as np
+import pytest
+import tifffile
+from adcore import plugins
+from adcore.evaluation.metrics import Metrics
+from adcore.experiments.conditions import load_conditions
+from adcore.experiments.runner import Runner
+from adcore.experiments.session import Session, create_session, load_session
+from adcore.experiments.slots import Slot
+from adcore.testing.site import write_distribution
+
+MODELS = '''
+import os, signal, time
+import torch
+from adcore.errors import DataError
+from adcore.maps import upsample
+from adcore.model import AnomalyModel, Prediction, Update
+
+class Toy(AnomalyModel):
+    """The distance to a colour that it learns, with noise from the generator; `fault` breaks it."""
+    def __init__(self, fault: str = "none", pause: float = 0.0, size: int = 1) -> None:
+        super().__init__()
+        self.fault, self.pause = fault, pause
+        self.mean = torch.nn.Parameter(torch.rand(3))
+        self.register_buffer("ballast", torch.zeros(size))
+
+    def distance(self, images):
+        return (images - self.mean[:, None, None]).square().mean(1)
+
+    def training_step(self, batch, step):
+        time.sleep(self.pause)
+        if self.fault == "raises":
+            raise ValueError("the gear is broken")
+        if self.fault == "told":
+            raise DataError("no such gear; try another")
+        if self.fault == "memory":
+            torch.empty(1 << 45)
+        if self.fault == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield Update(self.distance(batch.images + 0.01 * torch.randn_like(batch.images)).mean())
+
+    def configure_optimizers(self, plan):
+        return {"main": plan.optimization(self.parameters(), "adam", learning_rate=0.01)}
+
+    def forward(self, images):
+        anomaly_map = upsample(self.distance(images), images.shape[-2:])
+        return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
+'''
+PLUGIN = """
+from adcore.cards import ModelCard
+from adcore.hookspecs import hookimpl
+
+@hookimpl
+def adcore_register_models():
+    facts = {"family": "toy", "title": "T", "paper": "P", "year": 2020, "summary": "S", "normalization": "none"}
+    return [ModelCard(name="gear-toy", target="gear_models:Toy", epochs=2, batch_size=2, **facts)]
+"""
+DOMAINS = {"cold": 0.3, "warm": 0.6, "hot": 1.4}  # level of the normal maps
+SUMMED = {"image_size": 16, "model_type": "gear-toy", "max_epochs": 4}
+CONDITIONS = {  # what most tests run: over domains with validations while it trains, and one model over all
+    "cold_to_others": {"source_domain": "cold", "target_domains": "auto", "early_stopping_patience": 9, "pause": 0.05},
+    "everything": {"source_domain": "all"},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def site(tmp_path_factory) -> Path:
+    """The toy's distribution, for this process and those that it starts."""
+    site = tmp_path_factory.mktemp("site")
+    write_distribution(site, "gear-toy", {"gear_models.py": MODELS, "gear_plugin.py": PLUGIN}, "gear_plugin")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(site)
+        patch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        plugins.load_plugins.cache_clear()
+        yield site
+    plugins.load_plugins.cache_clear()
+    for module in [name for name in sys.modules if name.startswith("gear_")]:
+        del sys.modules[module]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root, rng = tmp_path_factory.mktemp("data") / "gears", np.random.default_rng(0)
+    for domain, level in DOMAINS.items():
+        for folder, count in (("train/good", 6), ("test/good", 4), ("test/fault", 4)):
+            (root / domain / folder).mkdir(parents=True)
+            for i in range(count):
+                values = level + 0.05 * rng.standard_normal((16, 16))
+                values[4:8, 4:8] += 0.15 * i * ("fault" in folder)
+                tifffile.imwrite(root / domain / folder / f"{i}.tiff", values.astype(np.float32))
+    return root
+
+
+def write(folder: Path, data: Path, entries: dict[str, dict[str, object]]) -> Path:
+    path = folder / "conditions.json"
+    path.write_text(json.dumps({"base": {**SUMMED, "dataset_root": str(data), "source_domain": "cold"}, **entries}))
+    return path
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from adcore.cli import main; main()", "run", *map(str, arguments)]
+
+
+def only_session(folder: Path) -> Path:
+    (session,) = (folder / "results").iterdir()
+    return session
+
+
+def folders(session: Path) -> dict[str, Path]:
+    return {run.name: session / run.folder for run in load_session(session).runs}
+
+
+def lasting(session: Path) -> dict[str, str]:
+    """What must not depend on how a session came to its end."""
+    texts = {"summary": (session / "summary.csv").read_text()}
+    for name, folder in folders(session).items():
+        texts[name] = (folder / "predictions.csv").read_text()
+        result = json.loads((folder / "result.json").read_text())
+        texts[f"{name} numbers"] = str(
+            [result[key] for key in ("source_results", "target_results", "losses", "history")]
+        )
+    return texts
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory, data) -> Path:
+    """An undisturbed session of CONDITIONS."""
+    folder = tmp_path_factory.mktemp("calm")
+    done = subprocess.run(
+        command(write(folder, data, CONDITIONS), "--jobs", 2), cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 done" in done.stdout
+    return only_session(folder)
+
+
+def test_a_session_leaves_the_files_that_people_look_for(calm) -> None:
+    runs = folders(calm)
+    multi, stamp = runs["cold_to_others"], calm.name
+    assert multi.name == f"cold_to_others_{stamp}"
+    assert {path.name for path in calm.iterdir() if path.name[0] != "."} == {
+        "session.json", "summary.csv", *(folder.name for folder in runs.values())
+    }  # fmt: skip
+    assert {path.name for path in multi.iterdir() if path.name[0] != "."} == {
+        "condition.json", "training_detail.log", "multi_domain_cold_to_others.log", "result.json", "predictions.csv",
+        "report.html", "model.safetensors", "checkpoints", "visualizations",
+    }  # fmt: skip
+    assert {path.name for path in (multi / "visualizations").rglob("*") if path.is_dir()} == {
+        "source", "targets", "warm", "hot"
+    }  # fmt: skip
+    assert all(list(folder.glob("*.png")) for folder in (multi / "visualizations" / "targets").iterdir())
+    assert "target hot: image_auroc " in (multi / "multi_domain_cold_to_others.log").read_text()
+    result = json.loads((multi / "result.json").read_text())
+    assert result["test_image_auroc"] == np.mean([one["image_auroc"] for one in result["target_results"].values()])
+    assert result["threshold"]["source"] == "val"
+    assert len((multi / "predictions.csv").read_text().splitlines()) == 1 + 3 * 8
+    assert all(f'<td class="path">{name}</td>' in (multi / "report.html").read_text() for name in DOMAINS)
+    everything = json.loads((runs["everything"] / "result.json").read_text())
+    assert set(everything["domain_results"]) == set(DOMAINS)
+    assert everything["counts"]["train"]["normal"] == 3 * 6
+
+
+def test_the_source_is_measured_the_same_to_the_last_bit_on_every_road(calm, data, tmp_path) -> None:
+    folder = folders(calm)["cold_to_others"]
+    result = json.loads((folder / "result.json").read_text())
+    validated = [entry["val_image_auroc"] for entry in result["history"] if "step" in entry]
+    assert len(validated) == 4
+    assert max(validated) == result["val_image_auroc"] == result["source_results"]["image_auroc"]  # the best is kept
+    for domain, measured in (("cold", result["source_results"]), ("hot", result["target_results"]["hot"])):
+        again = adcore.evaluate(
+            folder / "model.safetensors", f"hdmap:{data}", domain, out=tmp_path / domain, device="cpu"
+        )
+        assert again.summary["test"]["values"] == {key: measured[key] for key in again.summary["test"]["values"]}
+        scores = {row["path"]: row["score"] for row in again.predictions}
+        lines = [line.split(",") for line in (folder / "predictions.csv").read_text().splitlines()[1:]]
+        assert scores == {line[0]: float(line[4]) for line in lines if line[1] == domain}
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes to kill in /proc")
+def test_a_child_and_then_the_runner_are_killed_and_the_session_ends_as_an_undisturbed_one(
+    calm, data, tmp_path, run_cli
+) -> None:
+    entries = {name: {**config, "checkpoint_seconds": 0} for name, config in CONDITIONS.items()}
+    start = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    runner = subprocess.Popen(command(write(tmp_path, data, entries)), **start)
+    wait_for(lambda: list(tmp_path.glob("results/*/cold*/checkpoints/last.safetensors")), runner)
+    for child in children(runner.pid):
+        os.kill(child, signal.SIGKILL)
+    out, err = runner.communicate(timeout=300)
+    assert runner.returncode == 1
+    assert "1 of 2 done" in out
+    assert "failed: cold_to_others (seed 42): killed by SIGKILL" in err
+    session = only_session(tmp_path)
+    kept = (folders(session)["everything"] / "result.json").stat().st_mtime_ns
+
+    last = folders(session)["cold_to_others"] / "checkpoints" / "last.safetensors"
+    before = last.stat().st_mtime_ns
+    runner = subprocess.Popen(command("--resume", session), **start)
+    wait_for(lambda: last.stat().st_mtime_ns != before, runner)
+    (child,) = children(runner.pid)
+    os.kill(runner.pid, signal.SIGKILL)
+    runner.communicate()
+    assert load_session(session).runs[0].state == "running"
+
+    code, out, err = run_cli("run", "--resume", session)
+    assert code == 0, err
+    assert not Path(f"/proc/{child}").exists()
+    assert "resumed at epoch" in (last.parent.parent / "training_detail.log").read_text()
+    assert (folders(session)["everything"] / "result.json").stat().st_mtime_ns == kept
+    assert lasting(session) == lasting(calm)
+    assert not list(session.rglob(".*.tmp*"))
+
+
+def test_a_condition_that_fails_says_why_and_the_others_finish(data, tmp_path, run_cli) -> None:
+    faults = {
+        "raises": "ValueError: the gear is broken",
+        "told": "no such gear; try another",
+        "memory": "allocate",
+        "killed": "killed by SIGKILL, maybe for want of memory",
+    }
+    entries = {name: {"fault": name} for name in faults}
+    path = write(tmp_path, data, {**entries, "good": {}})
+    code, out, err = run_cli("run", path, "--jobs", 2, "--out", tmp_path / "results")
+    assert code == 1
+    assert "1 of 5 done" in out
+    session = only_session(tmp_path)
+    reasons = {run.name: run.error for run in load_session(session).runs}
+    for name, words in faults.items():
+        assert words in reasons[name]
+        assert f"failed: {name} (seed 42): {reasons[name]}" in err
+        assert not (folders(session)[name] / "result.json").exists()
+    assert (folders(session)["good"] / "result.json").is_file()
+    code, table, _ = run_cli("analyze", session)
+    assert code == 0
+    assert table.count("not in the tables: ") == 4
+    assert "the gear is broken" in table
+
+
+def can_mount() -> bool:
+    try:
+        return subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not can_mount(), reason="mounts a tiny and a read-only folder, which is not allowed here")
+def test_a_full_disk_and_a_folder_that_cannot_be_written_fail_alone(data, tmp_path) -> None:
+    entries = {"full": {"size": 2**20}, "read_only": {}, "good": {}}
+    session = create_session(tmp_path / "results", load_conditions(write(tmp_path, data, entries)), Path("c.json"))
+    session.lock.close()
+    full, read_only, good = (session.path(run) for run in session.runs)
+    script = f"""set -e
+        cp {full}/condition.json {tmp_path}/kept.json
+        mount -t tmpfs -o size=1m none {full} && cp {tmp_path}/kept.json {full}/condition.json
+        mount --bind {read_only} {read_only} && mount -o remount,bind,ro {read_only}
+        exec "$@" """
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", *command("--resume", session.folder, "--jobs", 2)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "1 of 3 done" in done.stdout
+    errors = {run.name: run.error for run in load_session(session.folder).runs}
+    assert "No space left on device" in errors["full"]
+    assert errors["read_only"].startswith("cannot start: Read-only file system")
+    assert (good / "result.json").is_file()
+
+
+class Ended:
+    """A job that is over at once."""
+
+    problem = ""
+
+    def code(self) -> int:
+        return 0
+
+
+class Writes:
+    """An executor whose runs leave a result and nothing else."""
+
+    here = True
+
+    def start(self, start) -> Ended:
+        measured = {**Metrics.undefined(("image_auroc",), "a toy").values}
+        result = {"source_results": measured, "target_results": {}}
+        (start.log.parent / "result.json").write_text(json.dumps(result))
+        return Ended()
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_session_whose_own_files_cannot_be_written_goes_on_and_says_so(data, tmp_path, monkeypatch) -> None:
+    planned = load_conditions(write(tmp_path, data, {"one": {}, "two": {}}))
+    session = create_session(tmp_path / "results", planned, Path("c.json"))
+
+    def full(self: Session) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(self.folder / "session.json"))
+
+    monkeypatch.setattr(Session, "save", full)
+    runner = Runner(session, [Slot("cpu")], Writes())
+    assert runner.run() == []
+    assert [run.state for run in session.runs] == ["done", "done"]
+    assert "No space left on device" in runner.unsaved
+
+
+def test_a_session_is_run_by_one_process_at_a_time(data, tmp_path, run_cli, monkeypatch) -> None:
+    session = create_session(tmp_path / "results", load_conditions(write(tmp_path, data, {"one": {}})), Path("c.json"))
+    monkeypatch.setattr(Session.take, "__defaults__", (0.2,))
+    code, _, err = run_cli("run", "--resume", session.folder)
+    assert code == 2
+    assert "is being run by another process" in err
+
+
+def test_dry_run_lists_and_starts_nothing(data, tmp_path, run_cli) -> None:
+    path = write(tmp_path, data, {"grid": {"source_domain": ["cold", "warm", "hot"]}})
+    code, out, _ = run_cli("run", path, "--ids", "0,2", "--seeds", "1,2", "--dry-run", "--out", tmp_path / "results")
+    assert code == 0
+    assert [(line[0], line[-1]) for line in out.splitlines()[:4]] == [("0", "1"), ("0", "2"), ("2", "1"), ("2", "2")]
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "nowhere"], "nowhere"),
+        (["conditions.json", "--ids", "9"], "0 to 0"),
+        (["conditions.json", "--ids", "x"], "--ids takes numbers"),
+        (["conditions.json", "--seeds", "1", "--repeat", "2"], "one of the two"),
+        (["conditions.json", "--gpus", "77"], "no GPU '77'"),
+        (["conditions.json", "--executor-option", "a=1"], "submitit or ray"),
+        (["conditions.json", "--executor", "ray", "--wait-idle"], "queue of its own"),
+        ([], "give a file of conditions"),
+    ],
+)
+def test_wrong_options_are_said_in_one_line(data, tmp_path, run_cli, monkeypatch, arguments, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, data, {"one": {}})
+    code, _, err = run_cli("run", *arguments)
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "results").exists()
