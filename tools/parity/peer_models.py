@@ -28,7 +28,7 @@ MODELS = {
         },
     ),
     "padim": ("Padim", {"backbone": BACKBONE, "layers": list(STRIDES.values()), "n_features": 100}),
-    "dfkde": ("Dfkde", {"backbone": BACKBONE, "layers": [STRIDES[16]]}),
+    "dfkde": ("Dfkde", {"backbone": BACKBONE, "layers": ["blocks.6"]}),  # stride 32, 320 channels
     "dfm": ("Dfm", {"backbone": BACKBONE, "layer": STRIDES[16]}),
     "cflow": ("Cflow", {"backbone": BACKBONE, "layers": [STRIDES[8], STRIDES[16]]}),
     "stfpm": ("Stfpm", {"backbone": BACKBONE, "layers": list(STRIDES.values())}),

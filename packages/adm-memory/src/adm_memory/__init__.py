@@ -1,1 +1,1 @@
-"""Memory models for adcore: PaDiM, PatchCore."""
+"""Memory and feature adaptation models for adcore: PaDiM, PatchCore, DFKDE, DFM, CFA."""
