@@ -69,7 +69,15 @@ def test_no_more_components_than_the_vectors_span() -> None:
     assert len(streamed(features(4, 20)).components(16)[1]) == 3
 
 
-@pytest.mark.parametrize(("data", "message"), [(torch.ones(1, 5), "at least 2"), (torch.ones(6, 3), "same features")])
-def test_vectors_without_variance(data, message) -> None:
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (torch.ones(1, 5), "at least 2"),
+        (torch.ones(6, 3), "same features"),
+        (torch.tensor([[0.0, 1], [1, torch.nan], [2, 2], [3, 3]]), "NaN"),
+        (torch.tensor([[0.0, 1, 1], [1, torch.inf, 2]]), "NaN"),
+    ],
+)
+def test_vectors_without_components(data, message) -> None:
     with pytest.raises(TrainingError, match=message):
         streamed(data).components(0.97)

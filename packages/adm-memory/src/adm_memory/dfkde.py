@@ -40,7 +40,10 @@ def log_density(queries: Tensor, points: Tensor, whitening: Tensor) -> Tensor:
 
 
 class DFKDE(AnomalyModel):
-    """Keeps a few principal components of every normal image; the score is the negative log-density among them."""
+    """Keeps a few principal components of every normal image; the score is the negative log-density among them.
+
+    The fit holds the pooled features of at most `ROOM` numbers; of more images it holds moments, and sees them twice.
+    """
 
     def __init__(
         self,

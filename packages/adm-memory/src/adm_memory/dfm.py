@@ -18,7 +18,10 @@ from adm_memory.pca import StreamingPCA
 
 
 class DFM(AnomalyModel):
-    """Learns the principal subspace of one layer's features, and a Gaussian in it, in one pass over the images."""
+    """Learns the principal subspace of one layer's features, and a Gaussian in it, in one pass over the images.
+
+    The fit holds the D pooled features of each image while there are at most D images, and D x D moments beyond that.
+    """
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ class StreamingPCA:
 
     `add` takes (B, D) floating-point batches; `components` ends the stream. `expected` is how many vectors will come, and
     `room` how many numbers may be kept although moments would do: both decide what is allocated, not what is computed.
-    Raises TrainingError for fewer than 2 vectors, or for equal ones.
+    Raises TrainingError for fewer than 2 vectors, for equal ones, and for NaN or infinity.
     """
 
     def __init__(self, expected: int, room: int = 0) -> None:
@@ -93,11 +93,20 @@ class StreamingPCA:
             mean[columns] = part.mean(0)
             part -= mean[columns]
             gram.addmm_(part, part.t())
-        return mean, *torch.linalg.eigh(gram.div_(n - 1))
+        return mean, *_eigenvectors(gram.div_(n - 1))
 
     def _from_moments(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, and the eigenvalues and vectors (D, D) of the covariance."""
         self._fold()
         offset = self._sum / self.count
         self._products.addr_(offset, offset, alpha=-self.count).div_(self.count - 1)
-        return self._shift + offset, *torch.linalg.eigh(self._products)
+        return self._shift + offset, *_eigenvectors(self._products)
+
+
+def _eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (n,) and eigenvectors as columns (n, n)."""
+    if not matrix.diagonal().isfinite().all():
+        raise TrainingError(
+            "the features hold NaN or infinite values; check the training images and the backbone weights"
+        )
+    return torch.linalg.eigh(matrix)
