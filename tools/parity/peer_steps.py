@@ -34,7 +34,7 @@ MODELS: dict[str, tuple[str, dict]] = {
     "draem": ("Draem", {"dtd_dir": None}),
     "draem-sspcab": ("Draem", {"dtd_dir": None, "enable_sspcab": True}),
     "ganomaly": ("Ganomaly", {"latent_vec_size": 256}),
-    "dsr": ("Dsr", {}),
+    "dsr": ("Dsr", {"upsampling_train_ratio": 1.0}),  # the one epoch is its second stage
     "dinomaly-small": ("Dinomaly", {"encoder_name": "vit_small_patch14_dinov2"}),
     "dinomaly-base": ("Dinomaly", {"encoder_name": "vit_base_patch14_dinov2"}),
     "supersimplenet": ("Supersimplenet", {"backbone": "wide_resnet50_2"}),

@@ -8,9 +8,16 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from run_peer import parse, peak_mb
+
+
+def implied(model: str, size: int, timing: bool = False) -> dict[str, object]:
+    """Settings that the image size asks for, and for timing those that keep a model of several stages in its main one."""
+    settings: dict[str, object] = {"levels": size.bit_length() - 4} if model == "ganomaly" else {}  # down to 4 x 4
+    return settings | ({"vq_ratio": 0.01, "upsampling_ratio": 0.01} if model == "dsr" and timing else {})
 
 
 def run(arguments: argparse.Namespace) -> dict:
@@ -37,7 +44,8 @@ def run(arguments: argparse.Namespace) -> dict:
     root = arguments.data
     reader = open_dataset(layout, str(root))
     category = reader.categories()[0] if category == "." else category
-    overrides = parse_settings(tuple(arguments.set)) | {"image_size": arguments.size, "seed": arguments.seed}
+    overrides = implied(arguments.model, arguments.size) | parse_settings(tuple(arguments.set))
+    overrides |= {"image_size": arguments.size, "seed": arguments.seed}
     overrides |= {"batch_size": arguments.batch} | ({"epochs": arguments.epochs} if arguments.epochs else {})
     choice = choose_model(arguments.model, overrides)
     device = torch.device("cpu")
@@ -73,7 +81,18 @@ def run(arguments: argparse.Namespace) -> dict:
     arguments.out.mkdir(parents=True, exist_ok=True)
     name = arguments.name or f"{arguments.model}_{arguments.dataset.replace(':', '_').replace('.', 'root')}"
     (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+    if arguments.model == "dsr":
+        store_vq(model, arguments.out / f"{name}_vq.safetensors")
     return report
+
+
+def store_vq(model, path: Path) -> None:
+    """The discrete autoencoder of a trained DSR under its authors' names, for the peer and for another run of ours."""
+    from adm_recon.vqvae import authors_name
+    from safetensors.torch import save_file
+
+    parameters = dict(model.vq.named_parameters())
+    save_file({authors_name(name): value.detach().contiguous() for name, value in parameters.items()}, path)
 
 
 def time_steps(arguments: argparse.Namespace) -> dict:
@@ -100,6 +119,7 @@ def time_steps(arguments: argparse.Namespace) -> dict:
 
     fields = config_fields(load_target(model_card(arguments.model).target))
     overrides = {key: "random" for key in ("weights", "teacher") if key in fields}
+    overrides |= implied(arguments.model, arguments.size, timing=True)
     overrides |= {"image_size": arguments.size, "batch_size": arguments.batch, "epochs": 1}
     choice = choose_model(arguments.model, overrides)
     seed_everything(arguments.seed)

@@ -74,7 +74,7 @@ class Autoencoder(AnomalyModel):
         yield Update(self.residual(batch.images).mean())
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
-        return {"main": plan.optimization(self.parameters(), "adam", learning_rate=1e-3, weight_decay=1e-5)}
+        return {"main": plan.optimization(self.parameters(), "adam", learning_rate=1e-3, weight_decay=1e-5, fused=True)}
 
     def forward(self, images: Tensor) -> Prediction:
         anomaly_map = gaussian_blur(self.residual(images), self.sigma)

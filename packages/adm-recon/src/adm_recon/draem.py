@@ -146,7 +146,9 @@ class DRAEM(AnomalyModel):
         yield Update(sum(terms.values()), logs={name: term.detach() for name, term in terms.items()})
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
-        return {"main": plan.optimization(self.parameters(), "adam", learning_rate=1e-4, scheduler=SCHEDULE)}
+        return {
+            "main": plan.optimization(self.parameters(), "adam", learning_rate=1e-4, scheduler=SCHEDULE, fused=True)
+        }
 
     def segment(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, H, W) -> probability of a fault at each pixel (B, H, W), and act1 .. act6."""

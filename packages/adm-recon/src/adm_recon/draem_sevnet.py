@@ -128,7 +128,9 @@ class DRAEMSevNet(AnomalyModel):
         yield Update(sum(terms.values()), logs={name: term.detach() for name, term in terms.items()})
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
-        return {"main": plan.optimization(self.parameters(), "adam", learning_rate=1e-4, scheduler=SCHEDULE)}
+        return {
+            "main": plan.optimization(self.parameters(), "adam", learning_rate=1e-4, scheduler=SCHEDULE, fused=True)
+        }
 
     def segment(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) -> DRAEM's anomaly map (B, H, W), and the predicted severity (B,), not yet clamped."""

@@ -242,7 +242,7 @@ class DSR(AnomalyModel):
             "upsampling": [self.upsampler],
         }
         parameters = {name: [p for net in nets for p in net.parameters()] for name, nets in parts.items()}
-        return {name: plan.optimization(p, "adam", learning_rate=2e-4) for name, p in parameters.items()}
+        return {name: plan.optimization(p, "adam", learning_rate=2e-4, fused=True) for name, p in parameters.items()}
 
     def forward(self, images: Tensor) -> Prediction:
         check_size(images, 32, "dsr")

@@ -136,7 +136,7 @@ class GANomaly(AnomalyModel):
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         networks = {"main": self.generator, "discriminator": self.discriminator}
-        options = {"learning_rate": 2e-4, "betas": (0.5, 0.999)}
+        options = {"learning_rate": 2e-4, "betas": (0.5, 0.999), "fused": True}
         return {name: plan.optimization(net.parameters(), "adam", **options) for name, net in networks.items()}
 
     def forward(self, images: Tensor) -> Prediction:
