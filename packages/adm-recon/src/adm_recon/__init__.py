@@ -1,1 +1,1 @@
-"""Reconstruction models for adcore: Autoencoder, DRAEM, DRAEM-SevNet."""
+"""Reconstruction models for adcore: Autoencoder, GANomaly, DRAEM, DRAEM-SevNet, DSR."""
