@@ -92,3 +92,11 @@ def test_every_card_runs_the_conformance_kit(package) -> None:
     checked = set(re.findall(r'^    model = "([^"]+)"$', source, re.MULTILINE))
     module = package.replace("-", "_")
     assert checked == {card.name for card in list_models() if card.target.startswith(f"{module}.")}
+
+
+def test_on_a_terminal_every_model_has_one_line(run_cli, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "70")
+    lines = run_cli("list-models")[1].splitlines()
+    assert len(lines) == len(names()) + 1
+    assert max(map(len, lines)) == 70

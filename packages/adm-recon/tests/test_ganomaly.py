@@ -35,6 +35,19 @@ def test_score_is_monotone_in_the_latent_error(errors):
     assert torch.allclose(score, torch.tensor(errors) ** 2 / 8, rtol=1e-3, atol=1e-4)
 
 
+def test_a_score_depends_neither_on_the_batch_nor_on_what_was_scored_before(model):
+    """The peer rescales each test batch by the extremes seen so far, which mixes up the order between batches."""
+    model.fitted = True
+    model.eval()
+    images = torch.rand(4, 3, 64, 64)
+    images[3] = 0.0
+    with torch.no_grad():
+        together = model(images).score
+        backwards = torch.cat([model(images[i : i + 1]).score for i in (3, 2, 1, 0)]).flip(0)
+    torch.testing.assert_close(backwards, together, rtol=1e-4, atol=0)
+    assert torch.equal(backwards.argsort(), together.argsort())
+
+
 def test_generator_and_discriminator_are_trained_in_turn(model):
     model.train()
     optimizations = model.configure_optimizers(Plan())
@@ -54,7 +67,7 @@ def test_generator_and_discriminator_are_trained_in_turn(model):
 
 
 def test_decoder_can_reach_every_value_of_the_input(model):
-    """Its tanh ends at -1 and 1, so that is where black and white must lie (see the module's docstring)."""
+    """Its tanh ends at -1 and 1, so that is where black and white must lie."""
     scaled = model.scaled(torch.stack([torch.zeros(3, 64, 64), torch.ones(3, 64, 64)]))
     assert scaled.aminmax() == (-1.0, 1.0)
 
