@@ -89,6 +89,20 @@ def test_paired_tests_against_the_baseline_by_domain_with_holm(session) -> None:
     assert all(row.test is None for row in analysis.domains if row.method == "base")
 
 
+def test_numbers_that_were_worked_out_by_hand(tmp_path) -> None:
+    """Differences on the source (3, 5, 4) / 100: t = 4 / (1 / sqrt 3) = 6.928, p = 0.0202; on the target (1, 3, 2) / 100:
+    t = 2 / (1 / sqrt 3) = 3.464, p = 0.0742; p of 2 degrees of freedom is 1 - t / sqrt(t^2 + 2). Holm: 2 * 0.0202, 0.0742."""
+    base = dict.fromkeys((1, 2, 3), (0.80, 0.60))
+    good = {1: (0.83, 0.61), 2: (0.85, 0.63), 3: (0.84, 0.62)}
+    analysis = analyze(write_session(tmp_path / "s", {"good": good, "base": base}), baseline="base")
+    source, target = (row for row in analysis.domains if row.method == "good")
+    exact = [1 - t / (t * t + 2) ** 0.5 for t in (4 * 3**0.5, 2 * 3**0.5)]
+    assert [row.test.p for row in (source, target)] == pytest.approx(exact)
+    assert exact == pytest.approx([0.0202, 0.0742], abs=5e-5)
+    assert [row.p_holm for row in (source, target)] == pytest.approx([2 * exact[0], exact[1]])
+    assert "+0.0400 0.0202 0.0404" in " ".join(as_text(analysis).split())
+
+
 def test_pairs_are_seeds_that_both_have_and_too_few_are_said(tmp_path) -> None:
     session = write_session(tmp_path / "s", {"good": {1: GOOD[1], 9: GOOD[2]}, "base": {1: BASE[1], 8: BASE[2]}})
     analysis = analyze(session, baseline="base")
@@ -101,6 +115,7 @@ def test_equal_differences_have_no_p_value() -> None:
     result = paired_t_test({1: 0.9, 2: 0.8}, {1: 0.7, 2: 0.6})
     assert result.p is None
     assert result.note == "every pair differs by the same"
+    assert paired_t_test({1: 0.9, 2: 0.8}, {1: 0.9, 2: 0.8}).note == "every pair is equal"
 
 
 def test_missing_runs_are_listed_in_every_format_and_not_averaged(session) -> None:

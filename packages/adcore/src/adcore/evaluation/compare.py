@@ -51,7 +51,8 @@ def paired_t_test(method: dict[int, float], baseline: dict[int, float]) -> Compa
     if len(seeds) < MIN_PAIRS:
         return Comparison(len(seeds), difference, None, f"too few pairs ({len(seeds)})")
     if np.ptp(a - b) <= 1e-12:  # all pairs differ by the same: the statistic would be 0/0 or infinite
-        return Comparison(len(seeds), difference, None, "every pair differs by the same")
+        same = "every pair differs by the same" if abs(difference) > 1e-12 else "every pair is equal"
+        return Comparison(len(seeds), difference, None, same)
     note = f"few pairs ({len(seeds)})" if len(seeds) < FEW_PAIRS else ""
     return Comparison(len(seeds), difference, float(ttest_rel(a, b).pvalue), note)
 

@@ -27,15 +27,14 @@ def spread(value: Spread, digits: int = 4) -> str:
 
 def domain_table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
     """Header and rows: each method on each domain."""
-    header = ["method", "source", "domain", "role", "seeds", analysis.metric, "TPR@FPR 1 %", "TPR@FPR 5 %"]
-    if analysis.baseline:
-        header += [f"difference to {analysis.baseline}", "p", "p (Holm)", "note"]
+    tested = ["difference", "p", "p (Holm)"] if analysis.baseline else []
+    header = ["method", "source", "domain", "role", "seeds", analysis.metric, *tested, "TPR@FPR 1 %", "TPR@FPR 5 %"]
     rows = []
     for row in analysis.domains:
-        cells = [row.method, row.source, row.domain, row.role, str(len(row.values))]
-        cells += [spread(row.metric), spread(row.tpr_1), spread(row.tpr_5)]
-        rows.append(cells + (_test_cells(row) if analysis.baseline else []))
-    return header, rows
+        cells = [row.method, row.source, row.domain, row.role, str(len(row.values)), spread(row.metric)]
+        *numbers, note = _test_cells(row) if analysis.baseline else [""]
+        rows.append([*cells, *numbers, spread(row.tpr_1), spread(row.tpr_5), *([note] if tested else [])])
+    return header + ["note"] * bool(tested), rows
 
 
 def method_table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
@@ -117,7 +116,7 @@ def bars(analysis: Analysis) -> Figure:
 
     places = list(dict.fromkeys((row.source, row.domain) for row in analysis.domains))
     methods = list(dict.fromkeys(row.method for row in analysis.domains))
-    figure = Figure(figsize=(max(5.0, 1.2 + 0.3 * len(places) * (len(methods) + 1)), 4.2), layout="constrained")
+    figure = Figure(figsize=(max(6.0, 1.2 + 0.3 * len(places) * (len(methods) + 1)), 4.2), layout="constrained")
     axes, width = figure.subplots(), 0.8 / len(methods)
     for number, method in enumerate(methods):
         rows = [row for row in analysis.domains if row.method == method and row.metric[0] is not None]
@@ -128,12 +127,12 @@ def bars(analysis: Analysis) -> Figure:
     axes.set_xticks(range(len(places)), labels, rotation=30, ha="right")
     axes.set_ylabel(f"{analysis.metric}, mean ± std over seeds")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False)
     return figure
 
 
 def heat_map(analysis: Analysis, method: str) -> Figure:
-    """The mean metric of one method: trained on the row, tested on the column."""
+    """The mean metric of one method: trained on the row, tested on the column; one scale of colours for all methods."""
     from matplotlib.figure import Figure
 
     rows = [row for row in analysis.domains if row.method == method]
@@ -143,10 +142,13 @@ def heat_map(analysis: Analysis, method: str) -> Figure:
         grid[sources.index(row.source), domains.index(row.domain)] = np.nan if row.metric[0] is None else row.metric[0]
     figure = Figure(figsize=(1.8 + len(domains), 1.4 + 0.6 * len(sources)), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(grid, cmap="viridis", vmin=min(0.5, np.nanmin(grid, initial=0.5)), vmax=1.0, aspect="auto")
+    low = min([0.5, *(row.metric[0] for row in analysis.domains if row.metric[0] is not None)])
+    axes.imshow(grid, cmap="viridis", vmin=low, vmax=1.0, aspect="auto")
     for (i, j), value in np.ndenumerate(grid):
         if np.isfinite(value):
-            axes.text(j, i, f"{value:.3f}", ha="center", va="center", color="black" if value > 0.8 else "white")
+            axes.text(
+                j, i, f"{value:.3f}", ha="center", va="center", color="black" if value > 0.3 * low + 0.7 else "white"
+            )
     axes.set_xticks(range(len(domains)), domains, rotation=30, ha="right")
     axes.set_yticks(range(len(sources)), sources)
     axes.set(xlabel="tested on", ylabel="trained on")
