@@ -1,6 +1,7 @@
 """What every golden case shares: building the peer's model small, filling it, evaluating it, training it a few steps."""
 
 import copy
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import anomalib.models
@@ -104,16 +105,32 @@ def step_losses(module: torch.nn.Module, batches: list[torch.Tensor]):
         yield output["loss"] if isinstance(output, dict) else output
 
 
-def learn(module: torch.nn.Module, name: str, options: dict, shape: Shape, unit: bool = False) -> Result:
-    """Eval output before training, five losses of the peer's own step and optimizer, eval output after them."""
+def double_losses(module: torch.nn.Module, batches: list[torch.Tensor]):
+    """`step_losses` on float64 batches, which the peer's batch class would cast to float32."""
+    for step, images in enumerate(batches):
+        output = module.training_step(SimpleNamespace(image=images.double(), batch_size=len(images)), step)
+        yield output["loss"] if isinstance(output, dict) else output
+
+
+def learn(
+    module: torch.nn.Module, name: str, options: dict, shape: Shape, unit: bool = False, double: bool = False
+) -> Result:
+    """Eval output before training, five losses of the peer's own step and optimizer, eval output after them.
+
+    With `double` the training and what comes after it are in float64: where rounding alone grows to more than the bar.
+    """
     optimizer = peer_optimizer(module)  # before filling: some models initialise weights here
     parameters = filled(module, name)
     images, image_facts = inputs((2, *shape[1:]), unit)
     batches, train_facts = training_batches(STEPS, shape, unit)
     tensors = evaluate(module.model, images)
-    tensors["losses"] = descend(step_losses(module, batches), optimizer)
+    if double:
+        module.double()
+        images = images.double()
+    tensors["losses"] = descend((double_losses if double else step_losses)(module, batches), optimizer)
     tensors |= {f"{key}_after": value for key, value in evaluate(module.model, images).items()}
     facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
+    facts |= {"training_dtype": "float64"} if double else {}
     return tensors, facts | {"optimizer": optimizer_facts(optimizer)}
 
 

@@ -23,7 +23,7 @@ from golden_common import (
 
 def stfpm() -> Result:
     options = {"backbone": "resnet18", "layers": ["layer1", "layer2", "layer3"]}
-    return learn(peer("Stfpm", 64, **options), "stfpm", options, (2, 3, 64, 64))
+    return learn(peer("Stfpm", 64, **options), "stfpm", options, (2, 3, 64, 64), double=True)
 
 
 def efficientad(size: str) -> Result:

@@ -9,6 +9,7 @@ from golden_common import (
     STEPS,
     Result,
     descend,
+    double_losses,
     evaluate,
     filled,
     inputs,
@@ -68,12 +69,6 @@ def draem(sspcab: bool) -> Result:
     facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
     facts |= {"optimizer": optimizer_facts(optimizer), "full_rate": full_rate, "training_dtype": "float64"}
     return tensors, facts | {"textures": defects.facts, "rectangle": RECTANGLE}
-
-
-def double_losses(module: torch.nn.Module, batches: list[torch.Tensor]):
-    """The peer's own training step on each float64 batch (its batch class would cast to float32)."""
-    for step, images in enumerate(batches):
-        yield module.training_step(SimpleNamespace(image=images), step)["loss"]
 
 
 def ganomaly() -> Result:

@@ -28,7 +28,7 @@ class LocalFeatures(nn.Module):
 
     def __init__(self, backbone: str, layers: tuple[str, ...], weights: str) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(backbone, layers, weights)
+        self.extractor = FeatureExtractor(backbone, layers, weights, channels_last=True)
         self.channels = sum(self.extractor.channels)
 
     @torch.no_grad()
@@ -168,6 +168,6 @@ class SuperSimpleNet(AnomalyModel):
         schedule = {"type": "multisteplr", "milestones": milestones, "gamma": 0.4}
         return {
             "main": plan.optimization(
-                [adaptor, heads], "adamw", learning_rate=2e-4, weight_decay=1e-5, scheduler=schedule
+                [adaptor, heads], "adamw", learning_rate=2e-4, weight_decay=1e-5, fused=True, scheduler=schedule
             )
         }

@@ -111,7 +111,7 @@ class UniNet(AnomalyModel):
     ) -> None:
         super().__init__()
         self.temperature, self.balance = temperature, balance
-        self.source = FeatureExtractor(backbone, layers, weights)
+        self.source = FeatureExtractor(backbone, layers, weights, channels_last=True)
         self.target = FeatureExtractor(backbone, layers, weights, frozen=False)
         channels, (mirror, widths) = self.source.channels, mirror_of(self.source)
         code = 2 * widths[-1]
@@ -160,6 +160,13 @@ class UniNet(AnomalyModel):
         schedule = {"type": "multisteplr", "milestones": [max(1, int(0.8 * plan.epochs))], "gamma": 0.2}
         return {
             "main": plan.optimization(
-                groups, "adamw", learning_rate=5e-3, weight_decay=1e-5, eps=1e-10, amsgrad=True, scheduler=schedule
+                groups,
+                "adamw",
+                learning_rate=5e-3,
+                weight_decay=1e-5,
+                eps=1e-10,
+                amsgrad=True,
+                fused=True,
+                scheduler=schedule,
             )
         }

@@ -119,7 +119,7 @@ class FeatureExtractor(nn.Module):
 
     Layers are called by the network's own names ("layer2") or by their stride ("stride8"). `channels` and `strides`
     describe the maps, in the order of `layers`. `channels_last` makes it a quarter faster, and sums in another order:
-    right where nothing is trained on the features. ConfigError lists the layers that exist.
+    and float32 rounding differs with it. ConfigError lists the layers that exist.
     """
 
     def __init__(
