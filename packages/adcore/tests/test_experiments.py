@@ -269,6 +269,17 @@ def test_an_engine_that_is_not_installed_is_named_with_its_command(
     assert not (tmp_path / "r").exists()
 
 
+def test_wrong_options_of_an_engine_are_found_before_anything_starts(data, tmp_path, run_cli) -> None:
+    pytest.importorskip("submitit", reason="pip install adcore[submitit]")
+    path = write(tmp_path, data, {"one": {}})
+    for option, message in (("timeout=3", "timeout"), ("cluster=moon", "moon"), ("timeout_min", "KEY=VALUE")):
+        command = ["run", path, "--executor", "submitit", "--executor-option", option, "--out", tmp_path / "r"]
+        code, _, err = run_cli(*command)
+        assert code == 2
+        assert message in err
+    assert not (tmp_path / "r").exists()
+
+
 class Nvml:
     """NVML as far as it is used: GPU 0 is busy for some questions, then idle; GPU 1's memory is full."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -147,6 +148,8 @@ class SubmititExecutor:
             raise ConfigError('--executor submitit needs one more package: pip install "adcore[submitit]"') from None
         self.cluster = options.pop("cluster", None) or submitit.AutoExecutor.which()
         self.here, self.options = self.cluster == "local", {"timeout_min": DAY, **options}
+        with tempfile.TemporaryDirectory() as folder:
+            self._engine(Path(folder), CPU)  # wrong options are found before anything starts
 
     def slots(self, gpus: str, jobs: int | None, runs: int) -> list[Slot]:
         """On Slurm all runs at once, each with a GPU unless `gpus` is none: it has a queue of its own."""
@@ -156,17 +159,18 @@ class SubmititExecutor:
 
     def start(self, start: Start) -> Job:
         """Submit a job; its pickles and logs go into the run's folder."""
+        return EngineJob(self._engine(start.log.parent / ".submitit", start.device).submit(spawn_and_wait, start))
+
+    def _engine(self, folder: Path, device: str) -> Any:
         import submitit
 
-        executor = submitit.AutoExecutor(start.log.parent / ".submitit", cluster=self.cluster)
-        options = dict(self.options)
-        if start.device == ANY_GPU:
-            options.setdefault("gpus_per_node", 1)
+        options = {**({"gpus_per_node": 1} if device == ANY_GPU else {}), **self.options}
         try:
-            executor.update_parameters(name="adcore", **options)
-        except (TypeError, ValueError, NameError) as error:
-            raise ConfigError(f"--executor-option: submitit says: {' '.join(str(error).split())}") from None
-        return EngineJob(executor.submit(spawn_and_wait, start))
+            engine = submitit.AutoExecutor(folder, cluster=self.cluster)
+            engine.update_parameters(name="adcore", **options)
+        except Exception as error:  # a name or a value that submitit does not know, in several forms
+            raise ConfigError(f"--executor-option: submitit says: {_last_line(error)}") from None
+        return engine
 
     def close(self) -> None:
         """Nothing to do."""
