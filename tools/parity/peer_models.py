@@ -10,14 +10,15 @@ import anomalib.models
 import torch
 from anomalib.models.components import KCenterGreedy
 from anomalib.pre_processing import PreProcessor
+from lite0 import ALIAS
 from safetensors.torch import load_file
 from torchvision.transforms import v2
 
 BACKBONE = "tf_efficientnet_lite0"
 STRIDES = {4: "blocks.1", 8: "blocks.2", 16: "blocks.4"}  # timm's module names; 24, 40 and 112 channels
 
-# The peer's class and keyword arguments, on the one backbone that has real weights offline. Its FastFlow, U-Flow, Reverse
-# Distillation, CFA and UniNet refuse that backbone, and EfficientAD needs a teacher to download: no comparison on real data.
+# The peer's class and keyword arguments, on the one backbone that has real weights offline. Its Reverse
+# Distillation, CFA, CS-Flow and UniNet cannot have it, and EfficientAD needs a teacher to download: no comparison there.
 # DSR's discrete autoencoder is a download, too; it runs on one of ours (--set vq_weights=FILE, made by run_ours.py).
 MODELS = {
     "patchcore": (
@@ -33,6 +34,8 @@ MODELS = {
     "dfkde": ("Dfkde", {"backbone": BACKBONE, "layers": ["blocks.6"]}),  # stride 32, 320 channels
     "dfm": ("Dfm", {"backbone": BACKBONE, "layer": STRIDES[16]}),
     "cflow": ("Cflow", {"backbone": BACKBONE, "layers": [STRIDES[8], STRIDES[16]]}),
+    "fastflow": ("Fastflow", {"backbone": ALIAS}),
+    "uflow": ("Uflow", {"backbone": ALIAS}),
     "stfpm": ("Stfpm", {"backbone": BACKBONE, "layers": list(STRIDES.values())}),
     "fre": ("Fre", {"backbone": BACKBONE, "layer": STRIDES[16], "input_dim": 112 * 8 * 8}),  # at 256 px, pooled by 2
     "supersimplenet": ("Supersimplenet", {"backbone": BACKBONE, "layers": [STRIDES[8], STRIDES[16]]}),

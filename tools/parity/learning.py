@@ -1,0 +1,100 @@
+"""What each model learns on real images with real weights, beside the peer where it has the model: one table.
+
+    hatch env create parity
+    hatch run python tools/parity/learning.py --data ROOT --out DIR [MODEL ...]
+
+ROOT holds `mvtec/hazelnut` and `magtile` (MVTec layouts). Short trainings of small images, the same on both sides; nothing was
+tuned. A run whose JSON is in DIR already is not run again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PEER_PYTHON = HERE.parents[1] / ".venv-parity" / "bin" / "python"
+DATASETS = {"hazelnut": ("mvtec", "mvtec:hazelnut"), "magtile": ("magtile", "mvtec:.")}
+BATCH = 8
+
+# card: (the peer's name in peer_models.py, or None, epochs on hazelnut, on magtile, image size)
+RUNS = {
+    "padim-efficientnet-lite0": ("padim", 1, 1, 256),
+    "patchcore-efficientnet-lite0": ("patchcore", 1, 1, 128),
+    "dfkde-efficientnet-lite0": ("dfkde", 1, 1, 256),
+    "dfm-efficientnet-lite0": ("dfm", 1, 1, 256),
+    "cfa-efficientnet-lite0": (None, 5, 2, 128),
+    "stfpm-efficientnet-lite0": ("stfpm", 30, 6, 256),
+    "fre-efficientnet-lite0": ("fre", 20, 4, 256),
+    "reverse-distillation-efficientnet-lite0": (None, 15, 3, 128),
+    "fastflow-efficientnet-lite0": ("fastflow", 30, 6, 256),
+    "cflow-efficientnet-lite0": ("cflow", 4, 1, 128),
+    "csflow-efficientnet-lite0": (None, 15, 3, 256),
+    "uflow-efficientnet-lite0": ("uflow", 15, 3, 256),
+    "supersimplenet-efficientnet-lite0": ("supersimplenet", 30, 6, 256),
+    "uninet-efficientnet-lite0": (None, 10, 2, 128),
+    "autoencoder": (None, 60, 10, 128),
+    "ganomaly": ("ganomaly", 60, 10, 64),
+    "draem": ("draem", 30, 4, 64),
+    "draem-sevnet": (None, 30, 4, 64),
+    "dsr": (None, 20, 4, 64),
+}
+
+
+def command(model: str, dataset: str, side: str, data: Path, out: Path) -> list[str] | None:
+    """What to run for one cell of the table; None where the peer does not have it."""
+    peer, *epochs, size = RUNS[model]
+    if side == "peer" and peer is None:
+        return None
+    folder, spec = DATASETS[dataset]
+    python, script = (PEER_PYTHON, "run_peer.py") if side == "peer" else (sys.executable, "run_ours.py")
+    return [
+        str(python), "-W", "ignore", str(HERE / script), "run", "--model", model if side == "ours" else peer,
+        "--data", str(data / folder), "--dataset", spec, "--out", str(out), "--name", f"{model}_{dataset}_{side}",
+        "--size", str(size), "--batch", str(BATCH), "--epochs", str(epochs[dataset == "magtile"]),
+    ]  # fmt: skip
+
+
+def cell(result: dict | None) -> str:
+    if result is None:
+        return "- | -"
+    return " | ".join("-" if result[key] is None else f"{result[key]:.3f}" for key in ("image_auroc", "pixel_auroc"))
+
+
+def table(out: Path) -> str:
+    """Markdown of all that was measured."""
+    lines = [
+        "| model | data | px, epochs | image AUROC | pixel AUROC | anomalib: image | pixel | fit s | anomalib |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for model, (_, *epochs, size) in RUNS.items():
+        for dataset, count in zip(DATASETS, epochs, strict=True):
+            paths = [out / f"{model}_{dataset}_{side}.json" for side in ("ours", "peer")]
+            ours, peer = (json.loads(path.read_text()) if path.exists() else None for path in paths)
+            if ours is not None:
+                seconds = " | ".join("-" if side is None else f"{side['fit_seconds']:.1f}" for side in (ours, peer))
+                lines.append(f"| {model} | {dataset} | {size}, {count} | {cell(ours)} | {cell(peer)} | {seconds} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="cards (default: all)")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    for model in arguments.models or RUNS:
+        for dataset in DATASETS:
+            for side in ("ours", "peer"):
+                line = command(model, dataset, side, arguments.data, arguments.out)
+                if line is None or (arguments.out / f"{model}_{dataset}_{side}.json").exists():
+                    continue
+                done = subprocess.run(line, capture_output=True, text=True)
+                if done.returncode:
+                    print(f"{model}, {dataset}, {side}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+    print(table(arguments.out))
+
+
+if __name__ == "__main__":
+    main()
