@@ -78,7 +78,11 @@ def run(arguments: argparse.Namespace) -> dict:
             max_epochs=arguments.epochs,
         )  # fmt: skip
         started = time.perf_counter()
-        engine.fit(model=model, train_dataloaders=data.train_dataloader())
+        if arguments.model == "dsr":  # asks the data module for the length of an epoch
+            data.val_dataloader = lambda: []
+            engine.fit(model=model, datamodule=data)
+        else:
+            engine.fit(model=model, train_dataloaders=data.train_dataloader())
         report["fit_seconds"] = time.perf_counter() - started
         report["phase_seconds"] = dict(timers)
         report["peak_mb_after_fit"] = peak_mb()
