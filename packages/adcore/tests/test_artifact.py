@@ -134,3 +134,12 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(saved, monkeypatch) -> N
         artifacts.save(saved, artifact)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+
+def test_the_folder_of_a_run_stands_for_its_model(saved) -> None:
+    assert artifacts.read_header(saved.parent) == artifacts.read_header(saved)
+    assert artifacts.load(saved.parent).model.fitted
+    saved.unlink()
+    with pytest.raises(ArtifactError, match=r"model\.safetensors does not exist"):
+        artifacts.load(saved.parent)

@@ -21,6 +21,7 @@ from adcore.model import AnomalyModel
 from adcore.preprocess import Preprocess
 
 FORMAT = 1
+MODEL_FILE = "model.safetensors"  # its name in the folder of a run
 _KEY = "adcore"  # the one metadata entry; its value is the JSON header
 
 
@@ -68,11 +69,19 @@ def save(path: str | Path, artifact: Artifact, include_backbone: bool = False) -
     return header
 
 
+def _file(path: str | Path) -> Path:
+    """The artifact at `path`, or in the folder of a run."""
+    path = Path(path)
+    if path.is_dir():
+        path /= MODEL_FILE
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist; a trained model is a file such as {MODEL_FILE}")
+    return path
+
+
 def read_header(path: str | Path) -> dict[str, Any]:
     """The JSON header of an artifact; ArtifactError for anything that is not a whole artifact of a known format."""
-    path = Path(path)
-    if not path.is_file():
-        raise ArtifactError(f"{path} does not exist; a trained model is a file such as model.safetensors")
+    path = _file(path)
     with open(path, "rb") as file:
         start = file.read(16)
     pickled = start[:1] == b"\x80" and start[8:9] != b"{"  # a safetensors header's length may begin with this byte too
@@ -107,6 +116,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artifact:
     from adcore.backbones.features import deferred_weights
     from adcore.registry import create_model
 
+    path = _file(path)
     header = read_header(path)
     inside = all(b["inside"] for b in header["backbones"])
     config = {key: tuple(value) if isinstance(value, list) else value for key, value in header["config"].items()}

@@ -53,7 +53,7 @@ class RunResult:
     @property
     def artifact(self) -> Path:
         """The trained model's file."""
-        return self.folder / "model.safetensors"
+        return self.folder / artifacts.MODEL_FILE
 
 
 def run_folder(output: Path, *parts: str) -> Path:
@@ -117,10 +117,10 @@ def train(
         }
         artifact = Artifact(model, choice.preprocess, calibration, training)
         clear(folder)
-        header = artifacts.save(folder / "model.safetensors", artifact, include_backbone)
+        header = artifacts.save(folder / artifacts.MODEL_FILE, artifact, include_backbone)
         run = _summary(choice, data, fitted, scorings, calibration, header, notes)
         run["skipped"] = [*skipped, *(entry for scoring in scorings.values() for entry in scoring.skipped)]
-        run["artifact_sha256"] = sha256_file(folder / "model.safetensors")
+        run["artifact_sha256"] = sha256_file(folder / artifacts.MODEL_FILE)
         shown = scorings["test"] if splits["test"] else scorings["val"]
         others = extend(artifact, scorings, run) if extend else []
         return write_results(folder, run, shown, reader, artifact, others)
