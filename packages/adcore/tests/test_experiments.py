@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -11,21 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import adcore
 import numpy as np
 import pytest
 import tifffile
 from adcore import plugins
-from adcore.errors import ConfigError
-from adcore.evaluation.metrics import Metrics
 from adcore.experiments.conditions import load_conditions
-from adcore.experiments.executors import EngineJob, Start
-from adcore.experiments.idle import IdleGpus, need_gpus
 from adcore.experiments.runner import Runner
 from adcore.experiments.session import Session, create_session, load_session
-from adcore.experiments.slots import CPU, Slot, pick_slots, threads_for
+from adcore.experiments.slots import CPU, Slot
 from adcore.testing.site import write_distribution
 
 MODELS = '''
@@ -246,115 +240,6 @@ def test_an_engine_gives_the_same_results_as_this_machine(engine, calm, data, tm
         assert lasting(session, "cold_to_others")[key] == text
 
 
-class Lost:
-    """A job whose worker is gone."""
-
-    def done(self) -> bool:
-        return True
-
-    def result(self) -> int:
-        raise RuntimeError("Job 7 is lost\n  node: n1 is down\n")
-
-
-def test_an_engines_own_problem_is_the_reason(data, tmp_path) -> None:
-    planned = load_conditions(write(tmp_path, data, {"one": {}}))
-    session = create_session(tmp_path / "results", planned, Path("c.json"))
-    executor = Writes()
-    executor.start = lambda start: EngineJob(Lost())
-    (failed,) = Runner(session, [Slot(CPU)], executor).run()
-    assert failed.error == "RuntimeError: node: n1 is down"
-
-
-@pytest.mark.parametrize(("engine", "package"), [("submitit", "submitit"), ("ray", "ray")])
-def test_an_engine_that_is_not_installed_is_named_with_its_command(
-    engine, package, data, tmp_path, run_cli, monkeypatch
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    code, _, err = run_cli("run", write(tmp_path, data, {"one": {}}), "--executor", engine, "--out", tmp_path / "r")
-    assert code == 2
-    assert len(err.splitlines()) == 1
-    assert f'pip install "adcore[{engine}]"' in err
-    assert not (tmp_path / "r").exists()
-
-
-def test_wrong_options_of_an_engine_are_found_before_anything_starts(data, tmp_path, run_cli) -> None:
-    pytest.importorskip("submitit", reason="pip install adcore[submitit]")
-    path = write(tmp_path, data, {"one": {}})
-    for option, message in (("timeout=3", "timeout"), ("cluster=moon", "moon"), ("timeout_min", "KEY=VALUE")):
-        command = ["run", path, "--executor", "submitit", "--executor-option", option, "--out", tmp_path / "r"]
-        code, _, err = run_cli(*command)
-        assert code == 2
-        assert message in err
-    assert not (tmp_path / "r").exists()
-
-
-class Nvml:
-    """NVML as far as it is used: GPU 0 is busy for some questions, then idle; GPU 1's memory is full."""
-
-    class NVMLError(Exception):
-        """As there."""
-
-    def __init__(self, busy: int = 2) -> None:
-        self.busy = busy
-
-    def nvmlInit(self) -> None:
-        """There is a driver."""
-
-    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:
-        return number
-
-    def nvmlDeviceGetHandleByUUID(self, name: str) -> int:
-        return {"GPU-zero": 0}[name]
-
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
-        self.busy -= handle == 0
-        return SimpleNamespace(gpu=97 if handle == 0 and self.busy >= 0 else 3)
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
-        return SimpleNamespace(used=(500, 9_000)[handle], total=10_000)
-
-
-def test_a_run_waits_until_its_gpu_is_idle(data, tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
-    monkeypatch.setattr("adcore.experiments.idle.EVERY", 0.0)
-    planned = load_conditions(write(tmp_path, data, {"one": {}, "two": {}, "three": {}}))
-    session = create_session(tmp_path / "results", planned, Path("c.json"))
-    executor = Writes()
-    assert Runner(session, [Slot("0"), Slot("1")], executor, IdleGpus()).run() == []
-    assert [start.environment["CUDA_VISIBLE_DEVICES"] for start in executor.started] == ["0"] * 3
-    assert executor.started[0].command[-1] == "cuda"
-
-
-def test_idle_is_asked_now_and_then_and_by_uuid_too(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", Nvml(busy=0))
-    idle = IdleGpus()
-    assert idle("GPU-zero")
-    assert not idle("GPU-zero")  # asked just now: what was started is not seen yet
-    assert not idle("1")
-    assert IdleGpus(memory=95)("1")
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(ConfigError, match=r'pip install "adcore\[gpu\]"'):
-        IdleGpus()
-    with pytest.raises(ConfigError, match="leave it out"):
-        need_gpus([Slot(CPU)])
-
-
-def test_slots_are_the_gpus_that_this_process_may_see(monkeypatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert [slot.device for slot in pick_slots("auto", None)] == ["0", "1"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-five")
-    assert [slot.device for slot in pick_slots("auto", 3)] == ["3", "GPU-five", "3"]
-    assert [slot.device for slot in pick_slots("1", None)] == ["GPU-five"]
-    assert [slot.device for slot in pick_slots("none", 2)] == [CPU, CPU]
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(8), raising=False)
-    assert threads_for(pick_slots("none", 3)) == 2
-    assert threads_for(pick_slots("auto", None)) is None
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert threads_for(pick_slots("none", 3)) == 5
-
-
 def test_a_condition_that_fails_says_why_and_the_others_finish(data, tmp_path, run_cli) -> None:
     faults = {
         "raises": "ValueError: the gear is broken",
@@ -406,48 +291,6 @@ def test_a_full_disk_and_a_folder_that_cannot_be_written_fail_alone(data, tmp_pa
     errors = {run.name: run.error for run in load_session(session.folder).runs}
     assert "No space left on device" in errors["full"]
     assert errors["read_only"].startswith("cannot start: Read-only file system")
-
-
-class Ended:
-    """A job that is over at once."""
-
-    problem = ""
-
-    def code(self) -> int:
-        return 0
-
-
-class Writes:
-    """An executor whose runs leave a result and nothing else."""
-
-    here = True
-
-    def __init__(self) -> None:
-        self.started: list[Start] = []
-
-    def start(self, start: Start) -> Ended:
-        self.started.append(start)
-        measured = {**Metrics.undefined(("image_auroc",), "a toy").values}
-        result = {"source_results": measured, "target_results": {}}
-        (start.log.parent / "result.json").write_text(json.dumps(result))
-        return Ended()
-
-    def close(self) -> None:
-        pass
-
-
-def test_a_session_whose_own_files_cannot_be_written_goes_on_and_says_so(data, tmp_path, monkeypatch) -> None:
-    planned = load_conditions(write(tmp_path, data, {"one": {}, "two": {}}))
-    session = create_session(tmp_path / "results", planned, Path("c.json"))
-
-    def full(self: Session) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(self.folder / "session.json"))
-
-    monkeypatch.setattr(Session, "save", full)
-    runner = Runner(session, [Slot(CPU)], Writes())
-    assert runner.run() == []
-    assert [run.state for run in session.runs] == ["done", "done"]
-    assert "No space left on device" in runner.unsaved
 
 
 def test_a_session_is_run_by_one_process_at_a_time(data, tmp_path, run_cli, monkeypatch) -> None:

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from adcore.errors import ConfigError
 from adcore.experiments.slots import ANY_GPU, CPU, Slot, pick_slots
 
-NAMES = ("local", "submitit", "ray")
 CARRIED = ("ADCORE_", "OMP_", "MKL_", "PYTHONPATH")  # of the environment, to workers that were started elsewhere
 DAY = 24 * 60  # minutes
 

@@ -89,10 +89,10 @@ class Runner:
     def _finish(self, slot: Slot, code: int) -> None:
         run = slot.run
         if code == 0 and (self.session.path(run) / "result.json").is_file():
+            self._set(run, "done")
             row = self.session.summary(run)
             parts = [f"{key} {row[f'{key}_image_auroc']:.4f}" for key in ("source", "target") if _number(row, key)]
             self.details[run.folder] = ", ".join(parts)
-            self._set(run, "done")
         else:
             self._set(run, "failed", slot.job.problem or self._reason(slot, code))
         slot.run = slot.job = None
@@ -140,7 +140,6 @@ class Runner:
             if slot.job:
                 slot.job.stop()
                 self._set(slot.run, "queued")
-        self.executor.close()
 
 
 def _number(row: dict[str, object], key: str) -> bool:

@@ -1,0 +1,183 @@
+"""Executors, slots and idle GPUs, without starting a process: what the runner is told, and what it makes of it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+from adcore.errors import ConfigError
+from adcore.experiments.executors import EngineJob, Start, open_executor
+from adcore.experiments.idle import IdleGpus, need_gpus
+from adcore.experiments.runner import Runner
+from adcore.experiments.session import Run, Session
+from adcore.experiments.slots import CPU, Slot, pick_slots, threads_for
+
+
+@pytest.fixture
+def session(tmp_path) -> Session:
+    """Three queued runs."""
+    runs = [Run(name, "toy", "single", "cold", (), 42, name, f"{name}.log") for name in ("one", "two", "three")]
+    for run in runs:
+        (tmp_path / run.folder).mkdir()
+    return Session(tmp_path, runs, "c.json", str(tmp_path), threads=3)
+
+
+class Ended:
+    """A job that is over at once."""
+
+    problem = ""
+
+    def code(self) -> int:
+        return 0
+
+
+class Writes:
+    """An executor whose runs leave a result and nothing else."""
+
+    here = True
+
+    def __init__(self) -> None:
+        self.started: list[Start] = []
+
+    def start(self, start: Start) -> Ended:
+        self.started.append(start)
+        result = {"source_results": {"image_auroc": 0.75}, "target_results": {"hot": {"image_auroc": 0.5}}}
+        (start.log.parent / "result.json").write_text(json.dumps(result))
+        return Ended()
+
+
+def test_every_run_is_started_by_the_same_command_in_the_sessions_folder(session) -> None:
+    executor = Writes()
+    runner = Runner(session, [Slot(CPU), Slot("7")], executor)
+    assert runner.run() == []
+    on_cpu, on_gpu = executor.started[:2]
+    assert on_cpu.command[1:] == ["-m", "adcore.experiments.child", str(session.folder / "one"), "cpu"]
+    assert on_gpu.command[1:] == ["-m", "adcore.experiments.child", str(session.folder / "two"), "cuda"]
+    assert on_cpu.environment["OMP_NUM_THREADS"] == "3"
+    assert "CUDA_VISIBLE_DEVICES" not in on_cpu.environment
+    assert on_gpu.environment["CUDA_VISIBLE_DEVICES"] == "7"
+    assert on_cpu.directory == session.folder
+    assert runner.details["one"] == "source 0.7500, target 0.5000"
+    assert "one,toy,single,cold,42,done,0.75,0.5," in (session.folder / "summary.csv").read_text()
+
+
+def test_a_session_whose_own_files_cannot_be_written_goes_on_and_says_so(session, monkeypatch) -> None:
+    def full(self: Session) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(self.folder / "session.json"))
+
+    monkeypatch.setattr(Session, "save", full)
+    runner = Runner(session, [Slot(CPU)], Writes())
+    assert runner.run() == []
+    assert {run.state for run in session.runs} == {"done"}
+    assert "No space left on device" in runner.unsaved
+
+
+class Lost:
+    """A job whose worker is gone."""
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> int:
+        raise RuntimeError("Job 7 is lost\n  node: n1 is down\n")
+
+
+def test_an_engines_own_problem_is_the_reason(session) -> None:
+    executor = SimpleNamespace(start=lambda start: EngineJob(Lost()))
+    failed = Runner(session, [Slot(CPU)], executor).run()
+    assert {run.error for run in failed} == {"RuntimeError: node: n1 is down"}
+
+
+@pytest.mark.parametrize("engine", ["submitit", "ray"])
+def test_an_engine_that_is_not_installed_is_named_with_its_command(engine, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, engine, None)
+    with pytest.raises(ConfigError, match=rf'pip install "adcore\[{engine}\]"'):
+        open_executor(engine)
+
+
+def test_wrong_options_of_an_engine_are_found_before_anything_starts() -> None:
+    pytest.importorskip("submitit", reason="pip install adcore[submitit]")
+    with pytest.raises(ConfigError, match="timeout"):
+        open_executor("submitit", {"timeout": 3})
+    with pytest.raises(ConfigError, match="moon"):
+        open_executor("submitit", {"cluster": "moon"})
+    with pytest.raises(ConfigError, match="submitit or ray"):
+        open_executor("local", {"a": 1})
+
+
+def test_slurm_gets_all_runs_at_once_each_with_a_gpu(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("submitit", reason="pip install adcore[submitit]")
+    (tmp_path / "srun").touch(mode=0o755)  # what submitit takes for Slurm; nothing is submitted here
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    engine = open_executor("submitit", {"cluster": "slurm", "slurm_partition": "gpu"})
+    assert [slot.device for slot in engine.slots("auto", None, 5)] == ["cuda"] * 5
+    assert [slot.device for slot in engine.slots("none", 2, 5)] == [CPU] * 2
+    assert not engine.here
+
+
+class Nvml:
+    """NVML as far as it is used: GPU 0 is busy for some questions, then idle; GPU 1's memory is full."""
+
+    class NVMLError(Exception):
+        """As there."""
+
+    def __init__(self, busy: int = 2) -> None:
+        self.busy = busy
+
+    def nvmlInit(self) -> None:
+        """There is a driver."""
+
+    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:
+        return number
+
+    def nvmlDeviceGetHandleByUUID(self, name: str) -> int:
+        return {"GPU-zero": 0}[name]
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
+        self.busy -= handle == 0
+        return SimpleNamespace(gpu=97 if handle == 0 and self.busy >= 0 else 3)
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(used=(500, 9_000)[handle], total=10_000)
+
+
+def test_a_run_waits_until_its_gpu_is_idle(session, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    monkeypatch.setattr("adcore.experiments.idle.EVERY", 0.0)
+    executor = Writes()
+    assert Runner(session, [Slot("0"), Slot("1")], executor, IdleGpus()).run() == []
+    assert [start.environment["CUDA_VISIBLE_DEVICES"] for start in executor.started] == ["0"] * 3
+
+
+def test_idle_is_asked_now_and_then_and_by_uuid_too(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(busy=0))
+    idle = IdleGpus()
+    assert idle("GPU-zero")
+    assert not idle("GPU-zero")  # asked just now: what was started is not seen yet
+    assert not idle("1")
+    assert IdleGpus(memory=95)("1")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(ConfigError, match=r'pip install "adcore\[gpu\]"'):
+        IdleGpus()
+    with pytest.raises(ConfigError, match="leave it out"):
+        need_gpus([Slot(CPU)])
+
+
+def test_slots_are_the_gpus_that_this_process_may_see(monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [slot.device for slot in pick_slots("auto", None)] == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-five")
+    assert [slot.device for slot in pick_slots("auto", 3)] == ["3", "GPU-five", "3"]
+    assert [slot.device for slot in pick_slots("1", None)] == ["GPU-five"]
+    assert [slot.device for slot in pick_slots("none", 2)] == [CPU, CPU]
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(8), raising=False)
+    assert threads_for(pick_slots("none", 3)) == 2
+    assert threads_for(pick_slots("auto", None)) is None
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert threads_for(pick_slots("none", 3)) == 5
