@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from adcore.bundle import Order, make_bundle, pip_collect, verify_bundle
+from adcore.data.demo import write_demo_dataset
 from adcore.errors import ConfigError, WeightsError
 from adcore.testing import write_tiny_mvtec
 from adcore.testing.site import write_distribution
@@ -182,7 +183,8 @@ def test_pip_brings_what_a_requirement_needs_for_this_machine_and_for_another(tm
 @needs_wheel
 def test_a_real_bundle_installs_into_a_fresh_environment_and_trains_there(tmp_path) -> None:
     """Needs a package index, or torch in pip's cache; minutes long."""
-    bundle = make_bundle([LITE0], tmp_path / "bundle", data=[write_tiny_mvtec(tmp_path / "parts")])
+    pytest.importorskip("skimage", reason="the demo's photographs are in scikit-image")
+    bundle = make_bundle([LITE0], tmp_path / "bundle", data=[write_demo_dataset(tmp_path / "demo")])
     assert verify_bundle(bundle) == []
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "fresh")], check=True)
     binaries = tmp_path / "fresh" / ("Scripts" if os.name == "nt" else "bin")
@@ -191,6 +193,7 @@ def test_a_real_bundle_installs_into_a_fresh_environment_and_trains_there(tmp_pa
     subprocess.run(["sh", str(bundle / "install.sh"), "--quiet"], env=clean, check=True)
     listed = subprocess.run([binaries / "adcore", "list-models", "--json"], env=clean, capture_output=True, check=True)
     assert {card["package"] for card in json.loads(listed.stdout)} == {"adm-memory"}
-    data = ["--data", f"mvtec:{bundle / 'data' / 'parts'}", "--set", "image_size=64", "--out", str(tmp_path / "run")]
+    data = ["--data", f"mvtec:{bundle / 'data' / 'demo'}", "--category", "brick", "--out", str(tmp_path / "run")]
     subprocess.run([binaries / "adcore", "train", LITE0, *data], env=clean, check=True)
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["values"]["image_auroc"] == 1.0
+    values = json.loads((tmp_path / "run" / "result.json").read_text())["test"]["values"]
+    assert values["image_auroc"] > 0.6  # far from chance: its backbone came with the bundle

@@ -37,7 +37,7 @@ MODELS = {
     "fastflow": ("Fastflow", {"backbone": ALIAS}),
     "uflow": ("Uflow", {"backbone": ALIAS}),
     "stfpm": ("Stfpm", {"backbone": BACKBONE, "layers": list(STRIDES.values())}),
-    "fre": ("Fre", {"backbone": BACKBONE, "layer": STRIDES[16], "input_dim": 112 * 8 * 8}),  # at 256 px, pooled by 2
+    "fre": ("Fre", {"backbone": BACKBONE, "layer": STRIDES[16]}),
     "supersimplenet": ("Supersimplenet", {"backbone": BACKBONE, "layers": [STRIDES[8], STRIDES[16]]}),
     "draem": ("Draem", {"dtd_dir": None}),
     "ganomaly": ("Ganomaly", {"latent_vec_size": 256}),
@@ -56,6 +56,8 @@ def build(name: str, size: int, overrides: list[str]) -> torch.nn.Module:
             options[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             options[key] = value
+    if kind == "Fre":
+        options["input_dim"] = 112 * (size // 32) ** 2  # stride 16, pooled by 2
     if kind == "Dsr":
         if "vq_weights" not in options:
             raise SystemExit("dsr needs --set vq_weights=FILE: run_ours.py run --model dsr writes one")
