@@ -15,6 +15,7 @@ from adcore.experiments.idle import IdleGpus, need_gpus
 from adcore.experiments.runner import Runner
 from adcore.experiments.session import Run, Session
 from adcore.experiments.slots import CPU, Slot, pick_slots, threads_for
+from rich.console import Console
 
 
 @pytest.fixture
@@ -63,6 +64,14 @@ def test_every_run_is_started_by_the_same_command_in_the_sessions_folder(session
     assert on_cpu.directory == session.folder
     assert runner.details["one"] == "source 0.7500, target 0.5000"
     assert "one,toy,single,cold,42,done,0.75,0.5," in (session.folder / "summary.csv").read_text()
+
+
+def test_the_table_shows_what_runs_first_where_the_screen_is_small(session) -> None:
+    session.runs[2].state = "running"
+    for height, first in ((40, "one"), (7, "three")):
+        table = Runner(session, [Slot(CPU)], console=Console(height=height, width=120)).table()
+        assert next(table.columns[0].cells) == first
+        assert table.title == "1 running, 2 queued"
 
 
 def test_a_session_whose_own_files_cannot_be_written_goes_on_and_says_so(session, monkeypatch) -> None:

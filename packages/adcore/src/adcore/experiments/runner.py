@@ -19,6 +19,7 @@ from adcore.experiments.session import Run, Session
 from adcore.experiments.slots import CPU, Slot
 
 POLL = 0.2  # seconds
+FRAME = 6  # lines of the table that are no condition
 FULL = 64 * 1024  # bytes: with fewer left, a disk is full
 
 
@@ -60,9 +61,16 @@ class Runner:
         return [run for run in self.session.runs if run.state == "failed"]
 
     def table(self) -> Table:
-        """What each condition is doing."""
-        table = Table("condition", "model", "seed", "state", "")
-        for run in self.session.runs:
+        """What each condition is doing; where they are too many for the screen, first those that run or have failed."""
+        states = [run.state for run in self.session.runs]
+        counts = [
+            f"{states.count(state)} {state}" for state in ("done", "running", "queued", "failed") if state in states
+        ]
+        table = Table("condition", "model", "seed", "state", "", title=", ".join(counts), title_justify="left")
+        runs = self.session.runs
+        if len(runs) > self.console.height - FRAME:
+            runs = sorted(runs, key=lambda run: ("running", "failed", "queued", "done").index(run.state))
+        for run in runs:
             detail = self._last_line(run) if run.state == "running" else run.error or self.details.get(run.folder, "")
             table.add_row(run.name, run.model, str(run.seed), run.state, detail)
         return table
