@@ -34,7 +34,9 @@ def test_every_fence_has_a_language_that_is_known() -> None:
     for page in PAGES:
         fences = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("```")]
         assert len(fences) == 2 * len(blocks(page)), f"{page.name}: a code block without a language"
-        assert {language for language, *_ in blocks(page)} <= {"sh", "python", "text", "toml", "json", "yaml"}, page.name
+        assert {language for language, *_ in blocks(page)} <= {"sh", "python", "text", "toml", "json", "yaml"}, (
+            page.name
+        )
 
 
 def test_ci_runs_the_readmes_test_command_and_nothing_else() -> None:

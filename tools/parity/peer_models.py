@@ -66,13 +66,18 @@ def build(name: str, size: int, overrides: list[str]) -> torch.nn.Module:
     if name not in UNIT_RANGE:
         transform.append(v2.Normalize([0.5] * 3, [0.5] * 3))
     transform = v2.Compose(transform)
-    return getattr(anomalib.models, kind)(
+    module = getattr(anomalib.models, kind)(
         **options,
         pre_processor=PreProcessor(transform=transform),
         post_processor=False,
         evaluator=False,
         visualizer=False,
     )
+    if kind == "Supersimplenet":
+        module.model.anomaly_generator.noise_std = (
+            2.5  # as our card for this backbone; its own 0.015 is for other features
+        )
+    return module
 
 
 def give_vq(path: str) -> None:

