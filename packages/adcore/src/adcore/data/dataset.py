@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -154,7 +155,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         good = False
-        for batch, skipped in self._loader:
+        for batch, skipped in _read_ahead(self._loader) if self._loader.num_workers == 0 else self._loader:
             for entry in skipped:
                 if not self.dataset.skip_bad:
                     raise DataError(entry.reason)
@@ -165,6 +166,16 @@ class Loader:
         if not good and self.dataset.skipped and self.sampler.start == 0:
             first = self.dataset.skipped[0]["reason"]
             raise DataError(f"all {len(self.dataset)} images had to be skipped; the first: {first}")
+
+
+def _read_ahead(batches: Iterable) -> Iterator:
+    """The same, read by one thread while the model works on the batch before."""
+    iterator = iter(batches)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, iterator, None)
+        while (batch := waiting.result()) is not None:
+            waiting = pool.submit(next, iterator, None)
+            yield batch
 
 
 class _Fetch(Dataset):
