@@ -156,9 +156,9 @@ class FeatureExtractor(nn.Module):
         return [maps[p].contiguous() for p in self.positions]
 
 
-def one_by_one(images: Tensor) -> Sequence[Tensor]:
-    """Batches to run frozen features on: single images on a CPU, where a larger batch only takes memory; else all."""
-    return images.split(1) if images.device.type == "cpu" else (images,)
+def few_at_a_time(images: Tensor) -> Sequence[Tensor]:
+    """Batches to run frozen features on: of 4 on a CPU, where a larger one only takes memory; else all."""
+    return images.split(4) if images.device.type == "cpu" else (images,)
 
 
 def _layer_indices(card: BackboneCard, layers: Sequence[str]) -> list[int]:
