@@ -35,8 +35,8 @@ MODELS: dict[str, tuple[str, dict]] = {
     "draem-sspcab": ("Draem", {"dtd_dir": None, "enable_sspcab": True}),
     "ganomaly": ("Ganomaly", {"latent_vec_size": 256}),
     "dsr": ("Dsr", {"upsampling_train_ratio": 1.0}),  # the one epoch is its second stage
-    "dinomaly-small": ("Dinomaly", {"encoder_name": "vit_small_patch14_dinov2"}),
-    "dinomaly-base": ("Dinomaly", {"encoder_name": "vit_base_patch14_dinov2"}),
+    "dinomaly-small-224": ("Dinomaly", {"encoder_name": "vit_small_patch14_dinov2"}),
+    "dinomaly-base-224": ("Dinomaly", {"encoder_name": "vit_base_patch14_dinov2"}),
     "supersimplenet": ("Supersimplenet", {"backbone": "wide_resnet50_2"}),
     "uninet": ("UniNet", {}),
 }
