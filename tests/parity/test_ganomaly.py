@@ -63,11 +63,11 @@ def test_losses_of_five_steps(filled):
 
     model.discriminator.forward = probabilities
     losses = {"main": [], "discriminator": []}
-    optimizations = model.configure_optimizers(Plan())
     wanted = stored.facts["optimizer"]
-    for optimization in optimizations.values():
+    for optimization in model.configure_optimizers(Plan()).values():
         defaults = optimization.optimizer.defaults
-        assert (defaults["lr"], list(defaults["betas"])) == (wanted["lr"], wanted["betas"])
+        assert (defaults["lr"], list(defaults["betas"])) == (stored.facts["full_rate"], wanted["betas"])
+    optimizations = model.configure_optimizers(Plan(learning_rate=stored.facts["full_rate"] / 10))
     for step, batch in enumerate(stored.batches()):
         for update in model.training_step(batch, step):
             optimizer = optimizations[update.optimizer].optimizer
