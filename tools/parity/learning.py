@@ -37,11 +37,11 @@ RUNS = {
     "uflow-efficientnet-lite0": ("uflow", 15, 3, 128),
     "supersimplenet-efficientnet-lite0": ("supersimplenet", 30, 6, 128),
     "uninet-efficientnet-lite0": (None, 10, 2, 128),
-    "autoencoder": (None, 60, 10, 128),
+    "autoencoder": (None, 60, 4, 128),
     "ganomaly": ("ganomaly", 20, 20, 64),
-    f"draem {NARROW}": (None, 60, 8, 128),
-    f"draem-sevnet {NARROW}": (None, 60, 8, 128),
-    "dsr": ("dsr", 20, 4, 64),
+    f"draem {NARROW}": (None, 60, 3, 128),
+    f"draem-sevnet {NARROW}": (None, 20, 3, 128),
+    "dsr": ("dsr", 10, 2, 64),
 }
 
 
