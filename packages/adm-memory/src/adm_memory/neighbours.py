@@ -36,9 +36,7 @@ class NearestNeighbours:
         centered = self.bank - self.center
         norms = centered.square().sum(1)  # |b|^2: (M,)
         self.axes = choose_axes(centered, norms) if bank.device.type == "cpu" else None  # (D, d) or None
-        self.groups = min(
-            GROUPS, key=lambda groups: -len(bank) % groups
-        )  # the fewest columns that only fill a group up
+        self.groups = min(GROUPS, key=lambda groups: -len(bank) % groups)  # the least padding
         self.full = _table(centered, norms, self.groups)
         self.short = None
         if self.axes is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ from adcore.data.splits import derive_seed
 from adcore.errors import DataError
 from adcore.model import Batch
 from adcore.preprocess import Preprocess
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -155,7 +159,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         good = False
-        for batch, skipped in _read_ahead(self._loader) if self._loader.num_workers == 0 else self._loader:
+        for batch, skipped in read_ahead(self._loader) if self._loader.num_workers == 0 else self._loader:
             for entry in skipped:
                 if not self.dataset.skip_bad:
                     raise DataError(entry.reason)
@@ -168,14 +172,18 @@ class Loader:
             raise DataError(f"all {len(self.dataset)} images had to be skipped; the first: {first}")
 
 
-def _read_ahead(batches: Iterable) -> Iterator:
-    """The same, read by one thread while the model works on the batch before."""
-    iterator = iter(batches)
+def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
+    """The same items, none of which is None: one thread makes the next `ahead` while the model works on this one."""
+    iterator = iter(items)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, iterator, None)
-        while (batch := waiting.result()) is not None:
-            waiting = pool.submit(next, iterator, None)
-            yield batch
+        waiting = deque(pool.submit(next, iterator, None) for _ in range(ahead))
+        try:
+            while (item := waiting.popleft().result()) is not None:
+                waiting.append(pool.submit(next, iterator, None))
+                yield item
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 class _Fetch(Dataset):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adcore.data.dataset import ImageDataset, Item, Skipped
+from adcore.data.dataset import ImageDataset, Item, Skipped, read_ahead
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import DataError
 from adcore.model import AnomalyModel
@@ -89,7 +87,8 @@ def score_samples(
     samples = list(samples)
     scoring, started = Scoring(), time.perf_counter()
     size = 1 if torch.device(device).type == "cpu" else GPU_BATCH
-    items = _read_ahead(ImageDataset(samples, reader, preprocess))
+    dataset = ImageDataset(samples, reader, preprocess)
+    items = read_ahead(map(dataset.fetch, range(len(dataset))), AHEAD)
     for group in _groups(zip(samples, items, strict=True), size):
         for _, item in group:
             if isinstance(item, Skipped):
@@ -110,19 +109,3 @@ def score_samples(
 def _groups(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
     while group := list(islice(items, size)):
         yield group
-
-
-def _read_ahead(dataset: ImageDataset) -> Iterator[Item | Skipped]:
-    """Items in order: one thread decodes while the model works."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = deque(pool.submit(dataset.fetch, index) for index in range(min(AHEAD, len(dataset))))
-        try:
-            for index in range(AHEAD, len(dataset) + AHEAD):
-                done = waiting.popleft().result() if waiting else None
-                if index < len(dataset):
-                    waiting.append(pool.submit(dataset.fetch, index))
-                if done is not None:
-                    yield done
-        finally:
-            for future in waiting:
-                future.cancel()
