@@ -34,24 +34,21 @@ def filled(request, golden):
     model = ReverseDistillation(options["backbone"], tuple(options["layers"]), "random", options["anomaly_map_mode"])
     stored.fill_module(model, RENAMES, unused=UNUSED)
     model.fitted = True
-    return model.eval().to(dtype_of(stored)), stored
-
-
-def dtype_of(stored):
-    """The wide network is compared in float64: rounding alone changes its fifth loss by half a percent in float32."""
-    return getattr(torch, stored.facts.get("dtype", "float32"))
+    return model.eval(), stored
 
 
 def test_maps_and_scores(filled):
     model, stored = filled
     with torch.no_grad():
-        prediction = model(stored.input().to(dtype_of(stored)))
+        prediction = model(stored.input())
     stored.assert_map_close(prediction.anomaly_map)
     stored.assert_relative(prediction.score, "score")
 
 
 def test_losses_of_five_steps(filled):
+    """In float64: rounding alone moves the fifth loss by half a percent in float32."""
     model, stored = filled
+    model.double()
     optimizer = model.configure_optimizers(Plan())["main"].optimizer
     wanted = stored.facts["optimizer"]
     assert (type(optimizer).__name__, optimizer.defaults["lr"]) == (wanted["class"], wanted["lr"])
@@ -59,7 +56,7 @@ def test_losses_of_five_steps(filled):
     model.train()
     losses = []
     for step, images in enumerate(stored.train_batches()):
-        images = images.to(dtype_of(stored))
+        images = images.double()
         masks = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
         for update in model.training_step(Batch(images, masks[:, 0, 0].long(), masks, masks[:, 0, 0], []), step):
             optimizer.zero_grad()
@@ -68,5 +65,5 @@ def test_losses_of_five_steps(filled):
             losses.append(update.loss.detach().double())
     stored.assert_relative(torch.stack(losses), "losses")
     with torch.no_grad():
-        prediction = model.eval()(stored.input().to(dtype_of(stored)))
-    stored.assert_map_close(prediction.anomaly_map, "map_after", tolerance=1e-3)
+        prediction = model.eval()(stored.input().double())
+    stored.assert_map_close(prediction.anomaly_map, "map_after")

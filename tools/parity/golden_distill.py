@@ -15,7 +15,6 @@ from golden_common import (
     learn,
     optimizer_facts,
     peer,
-    peer_optimizer,
     training_batches,
     without_dropout,
 )
@@ -78,28 +77,11 @@ def fre() -> Result:
     return learn(peer("Fre", 64, **options), "fre", options, (2, 3, 64, 64))
 
 
-def reverse_distillation(backbone: str, mode: str, double: bool = False) -> Result:
-    """With `double`, everything after the filling happens in float64.
-
-    Adam's first steps are the gradient's sign times the rate, so in the wide network rounding alone moves the fifth loss
-    by half a percent.
-    """
+def reverse_distillation(backbone: str, mode: str) -> Result:
+    """Trained in float64: Adam's first steps are the gradient's sign times the rate, so rounding alone moves the losses."""
     options = {"backbone": backbone, "layers": ["layer1", "layer2", "layer3"], "anomaly_map_mode": mode}
     module = peer("ReverseDistillation", 64, **options | {"anomaly_map_mode": AnomalyMapGenerationMode(mode)})
-    if not double:
-        return learn(module, "reverse_distillation", options, (2, 3, 64, 64))
-    parameters = filled(module, "reverse_distillation")
-    module.double()
-    images, image_facts = inputs((2, 3, 64, 64))
-    batches, train_facts = training_batches(STEPS, (2, 3, 64, 64))
-    tensors = evaluate(module.model, images.double())
-    optimizer = peer_optimizer(module)
-    module.model.train()
-    losses = (module.loss(*module.model(batch.double())) for batch in batches)  # its training_step casts to float32
-    tensors["losses"] = descend(losses, optimizer)
-    tensors |= {f"{key}_after": value for key, value in evaluate(module.model, images.double()).items()}
-    facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
-    return tensors, facts | {"optimizer": optimizer_facts(optimizer), "dtype": "float64"}
+    return learn(module, "reverse_distillation", options, (2, 3, 64, 64), double=True)
 
 
 CASES = {
@@ -108,5 +90,5 @@ CASES = {
     "efficientad_medium": functools.partial(efficientad, "medium"),
     "fre": fre,
     "reverse_distillation": functools.partial(reverse_distillation, "resnet18", "add"),
-    "reverse_distillation_wide": functools.partial(reverse_distillation, "wide_resnet50_2", "multiply", double=True),
+    "reverse_distillation_wide": functools.partial(reverse_distillation, "wide_resnet50_2", "multiply"),
 }

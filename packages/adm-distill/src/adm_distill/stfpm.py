@@ -38,7 +38,7 @@ class STFPM(AnomalyModel):
         weights: Annotated[str, Field(description="the teacher's: pretrained, random, or a file")] = "pretrained",
     ) -> None:
         super().__init__()
-        self.teacher = FeatureExtractor(backbone, layers, weights, channels_last=True)
+        self.teacher = FeatureExtractor(backbone, layers, weights)
         self.student = FeatureExtractor(backbone, layers, weights="random", frozen=False)
 
     def distances(self, images: Tensor) -> list[Tensor]:

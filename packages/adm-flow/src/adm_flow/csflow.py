@@ -12,6 +12,7 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_backbone
+from adcore.backbones.fused import Frozen
 from adcore.errors import ConfigError
 from adcore.maps import upsample
 from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
@@ -39,6 +40,7 @@ class StageFeatures(nn.Module):
             raise ConfigError(f"backbone '{backbone}' has no layer '{layer}'; layers: blocks.0 to blocks.{stages - 1}")
         self.net.blocks = self.net.blocks[: int(match[1]) + 1]
         del self.net.conv_head, self.net.bn2  # they come after the stages
+        self.quick = Frozen(nn.Sequential(self.net.conv_stem, self.net.bn1, self.net.blocks))
         _, self.channels, height, _ = self(torch.zeros(1, 3, 64, 64))[0].shape
         self.stride = 64 // height
 
@@ -50,7 +52,7 @@ class StageFeatures(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> three maps (B, C, H / stride / 2^i, W / stride / 2^i)."""
         scaled = [images, *(F.interpolate(images, scale_factor=0.5**i, mode="nearest") for i in range(1, SCALES))]
-        return [self.net.blocks(self.net.bn1(self.net.conv_stem(x))) for x in scaled]
+        return [self.quick(x) for x in scaled]
 
 
 class CrossConvolutions(nn.Module):

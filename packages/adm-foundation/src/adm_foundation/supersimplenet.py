@@ -28,7 +28,7 @@ class LocalFeatures(nn.Module):
 
     def __init__(self, backbone: str, layers: tuple[str, ...], weights: str) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(backbone, layers, weights, channels_last=True)
+        self.extractor = FeatureExtractor(backbone, layers, weights)
         self.channels = sum(self.extractor.channels)
 
     @torch.no_grad()

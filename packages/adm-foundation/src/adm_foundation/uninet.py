@@ -111,7 +111,7 @@ class UniNet(AnomalyModel):
     ) -> None:
         super().__init__()
         self.temperature, self.balance = temperature, balance
-        self.source = FeatureExtractor(backbone, layers, weights, channels_last=True)
+        self.source = FeatureExtractor(backbone, layers, weights)
         self.target = FeatureExtractor(backbone, layers, weights, frozen=False)
         channels, (mirror, widths) = self.source.channels, mirror_of(self.source)
         code = 2 * widths[-1]

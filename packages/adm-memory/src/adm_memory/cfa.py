@@ -61,7 +61,7 @@ class CFA(AnomalyModel):
         radius: Annotated[float, Field(gt=0, description="r of the spheres")] = 1e-5,
     ) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(backbone, layers, weights, channels_last=True)
+        self.extractor = FeatureExtractor(backbone, layers, weights)
         channels = sum(self.extractor.channels)
         if gamma_d > channels:
             raise ConfigError(f"gamma_d {gamma_d} leaves no dimension of {channels} channels; give at most {channels}")

@@ -55,7 +55,7 @@ class DFKDE(AnomalyModel):
         ] = 16,
     ) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(backbone, [layer], weights, channels_last=True)
+        self.extractor = FeatureExtractor(backbone, [layer], weights)
         self.n_components = n_components
         self.register_buffer("mean", torch.empty(0))  # (D,)
         self.register_buffer("directions", torch.empty(0, 0))  # orthogonal, all scaled alike: (k, D)

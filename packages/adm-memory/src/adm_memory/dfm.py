@@ -36,7 +36,7 @@ class DFM(AnomalyModel):
         ] = "fre",
     ) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(backbone, [layer], weights, channels_last=True)
+        self.extractor = FeatureExtractor(backbone, [layer], weights)
         self.pooling, self.variance, self.score = pooling, variance, score
         self.register_buffer("mean", torch.empty(0))  # mu: (D,)
         self.register_buffer("directions", torch.empty(0, 0))  # principal components as rows: (k, D)

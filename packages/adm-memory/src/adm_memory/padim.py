@@ -43,7 +43,7 @@ class PaDiM(AnomalyModel):
         regularization: Annotated[float, Field(gt=0, description="added to the covariance's diagonal")] = 0.01,
     ) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(backbone, layers, weights, channels_last=True)
+        self.extractor = FeatureExtractor(backbone, layers, weights)
         total = sum(self.extractor.channels)
         self.n_features = min(n_features or N_FEATURES.get(self.extractor.card.name, 100), total)
         self.regularization = regularization

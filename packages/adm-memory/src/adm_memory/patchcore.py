@@ -43,7 +43,7 @@ class PatchCore(AnomalyModel):
         num_neighbors: Annotated[int, Field(ge=1, description="b of eq. 7; 1 switches the re-weighting off")] = 9,
     ) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(backbone, layers, weights, channels_last=True)
+        self.extractor = FeatureExtractor(backbone, layers, weights)
         self.coreset_ratio, self.num_neighbors = coreset_ratio, num_neighbors
         self.register_buffer("memory_bank", torch.empty(0))  # M: (m, d)
         self._index: NearestNeighbours | None = None  # search structure, made from the bank when first needed

@@ -14,6 +14,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from adcore.backbones.fused import Frozen
 from adcore.backbones.resolve import WeightsFile, resolve
 from adcore.cards import BackboneCard
 from adcore.errors import ConfigError, WeightsError
@@ -118,18 +119,10 @@ class FeatureExtractor(nn.Module):
     """Feature maps of several layers of a convolutional backbone, running no layer beyond the last one asked for.
 
     Layers are called by the network's own names ("layer2") or by their stride ("stride8"). `channels` and `strides`
-    describe the maps, in the order of `layers`. `channels_last` makes it a quarter faster, and sums in another order:
-    and float32 rounding differs with it. ConfigError lists the layers that exist.
+    describe the maps, in the order of `layers`. ConfigError lists the layers that exist.
     """
 
-    def __init__(
-        self,
-        backbone: str,
-        layers: Sequence[str],
-        weights: str = "pretrained",
-        frozen: bool = True,
-        channels_last: bool = False,
-    ) -> None:
+    def __init__(self, backbone: str, layers: Sequence[str], weights: str = "pretrained", frozen: bool = True) -> None:
         super().__init__()
         self.card: BackboneCard = backbone_card(backbone)
         self.frozen = frozen
@@ -141,8 +134,7 @@ class FeatureExtractor(nn.Module):
         if isinstance(getattr(self.net, "blocks", None), nn.Sequential):  # timm keeps the blocks beyond the last layer
             last = int(info.module_name()[-1].rpartition(".")[2])
             self.net.blocks = self.net.blocks[: last + 1]
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.net.to(memory_format=self.memory_format)
+        self.quick = Frozen(self.net) if frozen else None
         self.channels: list[int] = [info.channels()[p] for p in self.positions]
         self.strides: list[int] = [info.reduction()[p] for p in self.positions]
 
@@ -152,7 +144,7 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> one (B, C_i, H_i, W_i) for each layer."""
-        maps = self.net(images.contiguous(memory_format=self.memory_format))
+        maps = (self.quick or self.net)(images)
         return [maps[p].contiguous() for p in self.positions]
 
 

@@ -1,0 +1,120 @@
+"""Frozen networks with fused convolutions: the same values as the layers one by one, whatever the network looks like."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from adcore.backbones.features import FeatureExtractor
+from adcore.backbones.fused import Frozen, FusedConv2d, fuse
+from torch import nn
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
+
+
+def settled(net: nn.Module) -> nn.Module:
+    """`net` with batch statistics that a training might have left, so that folding them shows."""
+    generator = torch.Generator().manual_seed(3)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in ((module.running_mean, -0.3, 0.3), (module.running_var, 0.5, 2.0)):
+                tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
+            module.weight.data.copy_(0.5 + torch.rand(module.weight.shape, generator=generator))
+            module.bias.data.copy_(torch.rand(module.bias.shape, generator=generator) - 0.5)
+    return net.eval().requires_grad_(False)
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "efficientnet_lite0", "mobilenetv2_100", "mobilenetv3_small_100", "efficientnet_b0"]
+)
+def test_real_networks_keep_their_values(name):
+    net = settled(timm.create_model(name, pretrained=False, features_only=True, out_indices=(1, 2, 3)))
+    frozen = Frozen(net)
+    for shape in ((1, 3, 64, 64), (2, 3, 96, 65)):
+        for fused, plain in zip(frozen(images(*shape)), net(images(*shape)), strict=True):
+            torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max()))
+    kinds = [type(module) for module in frozen.fused.modules()]
+    assert kinds.count(FusedConv2d) == sum(
+        isinstance(m, nn.Conv2d) for m in net.modules() if any(True for _ in m.parameters())
+    )
+    assert nn.BatchNorm2d not in kinds
+
+
+class Shortcuts(nn.Module):
+    """What an eager fusion gets wrong: values used twice, sums of sums, in-place activations, broadcast shortcuts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.Conv2d(6, 6, 1, bias=False),
+            nn.Conv2d(6, 6, 3, padding=1, groups=2),
+        )
+        self.d, self.pooled = nn.Conv2d(6, 6, 3, padding=1, dilation=1), nn.Conv2d(6, 6, 1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(6) for _ in range(3))
+        self.act, self.gelu, self.drop = nn.ReLU(inplace=True), nn.GELU(), nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        first = self.norms[0](self.a(x))
+        twice = self.b(first)  # used by its norm, and once more below
+        y = self.act(self.norms[1](twice) + first)
+        z = self.drop(self.c(y)) + self.d(y)  # the shortcut of one is the output of the other
+        z = self.gelu(self.norms[2](z)) + twice
+        return [y, z + self.pooled(z.mean((2, 3), keepdim=True)), self.d(z) + self.d(z)]
+
+
+def test_odd_connections_keep_their_values():
+    net = settled(Shortcuts())
+    for module in (net, fuse(net)):
+        assert len(module(images(2, 3, 20, 20))) == 3
+    for fused, plain in zip(Frozen(net)(images(2, 3, 20, 20)), net(images(2, 3, 20, 20)), strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) if x.mean() > 0 else self.conv(-x)
+
+
+def test_a_network_that_depends_on_values_runs_as_it_is():
+    net = settled(Branching())
+    frozen = Frozen(net)
+    for sign in (1, -1):
+        assert torch.equal(frozen(sign * images(1, 3, 16, 16)), net(images(1, 3, 16, 16)))
+    assert frozen.fused is None
+
+
+def test_new_weights_are_noticed():
+    net = settled(timm.create_model("resnet18", pretrained=False, features_only=True, out_indices=(1,)))
+    frozen, x = Frozen(net), images(1, 3, 32, 32)
+    before = frozen(x)[0]
+    assert torch.equal(frozen(x)[0], before)
+    other = settled(timm.create_model("resnet18", pretrained=False, features_only=True, out_indices=(1,)))
+    net.load_state_dict(other.state_dict())
+    torch.testing.assert_close(frozen(x)[0], net(x)[0], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(frozen(x)[0], before)
+    net.bn1.running_mean.add_(1)
+    torch.testing.assert_close(frozen(x)[0], net(x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_an_extractor_keeps_its_state_and_can_be_copied():
+    extractor = FeatureExtractor("resnet18", ["layer1", "layer2"], weights="random")
+    keys, x = set(extractor.state_dict()), images(2, 3, 64, 64)
+    maps = extractor(x)
+    assert set(extractor.state_dict()) == keys
+    assert all(key.startswith("net.") for key in keys)
+    twin = copy.deepcopy(extractor)
+    assert all(torch.equal(a, b) for a, b in zip(twin(x), maps, strict=True))
+    twin.net.conv1.weight.data.zero_()
+    assert torch.equal(extractor(x)[0], maps[0])
+    with torch.inference_mode():
+        assert torch.equal(extractor(x)[0], maps[0])
+    assert extractor.double()(x.double())[0].dtype == torch.float64
