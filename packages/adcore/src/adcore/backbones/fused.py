@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers import BatchNormAct2d, Conv2dSame, pad_same
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 PROBE_SIZE = 64  # of the random image with which a fused network is compared with its original
-TOLERANCE = 1e-4  # relative to the largest value
+TOLERANCE = 1e-4  # largest difference allowed there, relative to the largest value
 
 # What oneDNN calls an activation, and its numbers.
 ACTIVATIONS: dict[type, tuple[str, list[float]]] = {
@@ -38,20 +38,18 @@ class FusedConv2d(nn.Module):
             weight, bias = fuse_conv_bn_weights(
                 weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )
+        self.same = (conv.kernel_size, conv.stride, conv.dilation) if isinstance(conv, Conv2dSame) else None
         self.geometry = [*conv.padding], [*conv.stride], [*conv.dilation], conv.groups
-        likely_input = [
-            1,
-            conv.in_channels,
-            PROBE_SIZE,
-            PROBE_SIZE,
-        ]  # decides the layout of the weights, not what is allowed
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), *self.geometry, likely_input)
+        self.weight = weight.detach()
+        if conv.kernel_size != (1, 1):  # laid out for one batch size, those are slow at others
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, None)
         self.bias = None if bias is None else bias.detach()
         self.activation: tuple[str, list[float]] = ("none", [])
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
         name, numbers = self.activation
+        x = x if self.same is None else pad_same(x, *self.same)  # TensorFlow's padding, which depends on the size
         if shortcut is None:
             return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.geometry, name, numbers, "")
         name = None if name == "none" else name
@@ -62,7 +60,13 @@ class FusedConv2d(nn.Module):
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, nn.BatchNorm2d | nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _fusable(module: nn.Module | None) -> bool:
+    if type(module) not in (nn.Conv2d, Conv2dSame):
+        return False
+    return module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def fuse(net: nn.Module) -> fx.GraphModule:
@@ -88,7 +92,7 @@ def fuse(net: nn.Module) -> fx.GraphModule:
             absorb(node, into=node.args[0])
     place = {node: i for i, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
-        if type(conv := module(node)) is not nn.Conv2d or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+        if not _fusable(conv := module(node)):
             continue
         norm, activation = module(after := only_user(node)), None
         if isinstance(norm, nn.BatchNorm2d):
