@@ -7,12 +7,14 @@ thirds of the time of the layers one by one, and less memory; values differ by f
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame, pad_same
+import torch.nn.functional as F
+from timm.layers import BatchNormAct2d, Conv2dSame, get_same_padding
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -38,24 +40,39 @@ class FusedConv2d(nn.Module):
             weight, bias = fuse_conv_bn_weights(
                 weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )
-        self.same = (conv.kernel_size, conv.stride, conv.dilation) if isinstance(conv, Conv2dSame) else None
-        self.geometry = [*conv.padding], [*conv.stride], [*conv.dilation], conv.groups
-        self.weight = weight.detach()
-        if conv.kernel_size != (1, 1):  # laid out for one batch size, those are slow at others
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, None)
-        self.bias = None if bias is None else bias.detach()
+        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
+        self.same, self.padding = isinstance(conv, Conv2dSame), tuple(conv.padding)
+        self.geometry = [*conv.stride], [*conv.dilation], conv.groups
         self.activation: tuple[str, list[float]] = ("none", [])
+        self.prepared: dict[tuple[int, int], tuple[Tensor, list[int]]] = {}  # by padding: what oneDNN is given
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
+        padding = self._same_padding(x) if self.same else self.padding
+        if padding not in self.prepared:
+            self.prepared[padding] = self._prepare(padding)
+        weight, padding = self.prepared[padding]
         name, numbers = self.activation
-        x = x if self.same is None else pad_same(x, *self.same)  # TensorFlow's padding, which depends on the size
         if shortcut is None:
-            return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.geometry, name, numbers, "")
+            convolve = torch.ops.mkldnn._convolution_pointwise
+            return convolve(x, weight, self.bias, padding, *self.geometry, name, numbers, "")
+        convolve = torch.ops.mkldnn._convolution_pointwise.binary
         name = None if name == "none" else name
-        return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, shortcut, self.weight, self.bias, *self.geometry, "add", None, name, numbers, None
-        )
+        return convolve(x, shortcut, weight, self.bias, padding, *self.geometry, "add", None, name, numbers, None)
+
+    def _same_padding(self, x: Tensor) -> tuple[float, float]:
+        """TensorFlow's padding for this size, on each side; a half where one more comes at the end than at the front."""
+        sizes = zip(x.shape[-2:], self.weight.shape[-2:], self.geometry[0], strict=True)
+        return tuple(get_same_padding(size, kernel, stride, 1) / 2 for size, kernel, stride in sizes)
+
+    def _prepare(self, padding: tuple[float, float]) -> tuple[Tensor, list[int]]:
+        """Weights in oneDNN's layout and whole paddings: a zero in front of the kernel takes back a half too much."""
+        whole = [math.ceil(p) for p in padding]
+        (top, left) = (int(2 * (w - p)) for w, p in zip(whole, padding, strict=True))
+        weight = F.pad(self.weight, (left, 0, top, 0))
+        if weight.shape[-2:] != (1, 1):  # laid out for one batch size, those are slow at others
+            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, whole, *self.geometry, None)
+        return weight, whole
 
 
 class _Tracer(fx.Tracer):
@@ -64,9 +81,9 @@ class _Tracer(fx.Tracer):
 
 
 def _fusable(module: nn.Module | None) -> bool:
-    if type(module) not in (nn.Conv2d, Conv2dSame):
-        return False
-    return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    if type(module) is Conv2dSame:
+        return module.dilation == (1, 1)
+    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def fuse(net: nn.Module) -> fx.GraphModule:
