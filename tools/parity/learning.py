@@ -17,7 +17,9 @@ HERE = Path(__file__).parent
 PEER_PYTHON = HERE.parents[1] / ".venv-parity" / "bin" / "python"
 DATASETS = {"hazelnut": ("mvtec", "mvtec:hazelnut"), "magtile": ("magtile", "mvtec:.")}
 BATCH = 8
-NARROW = "reconstructive_width=32 discriminative_width=16"  # a quarter of DRAEM's channels: hours become minutes
+# A quarter of DRAEM's channels, so that hours become minutes, and ten times its rate, with which the training loss falls
+# three times as fast; textures from DTD, as in the paper.
+NARROW = "reconstructive_width=32 discriminative_width=16 learning_rate=0.001"
 
 # card and settings: (the peer's name in peer_models.py, or None, epochs on hazelnut, on magtile, image size)
 RUNS = {
@@ -57,6 +59,7 @@ def command(model: str, dataset: str, side: str, data: Path, out: Path) -> list[
     folder, spec = DATASETS[dataset]
     python, script = (PEER_PYTHON, "run_peer.py") if side == "peer" else (sys.executable, "run_ours.py")
     card, *settings = model.split()
+    settings += [f"textures={data / 'dtd'}"] if card == "draem" else []
     given = [part for setting in settings for part in ("--set", setting)]
     if model == "dsr" and side == "peer":  # its discrete autoencoder would be a download; it gets ours
         given += ["--set", f"vq_weights={out / f'dsr_{dataset}_ours_vq.safetensors'}"]

@@ -32,7 +32,6 @@ def run(arguments: argparse.Namespace) -> dict:
     from adcore.request import DataChoice, choose_model
     from adcore.training.device import seed_everything
     from datasets import read_dataset
-    from scoring import measure
 
     report = {
         "model": arguments.model,
@@ -67,6 +66,8 @@ def run(arguments: argparse.Namespace) -> dict:
     maps = None
     if scoring.images[0].anomaly_map is not None:
         maps = np.stack([image.anomaly_map for image in scoring.images])
+    from scoring import measure  # after the last look at the memory: it brings scikit-learn
+
     report |= measure(scoring.scores, maps, test)
     report |= {
         "train_images": len(select(reader.samples(category), "train", 0)),

@@ -61,7 +61,6 @@ def run(arguments: argparse.Namespace) -> dict:
     }
     report["peak_mb_after_import"] = peak_mb()
     from datasets import link_tree, read_dataset
-    from scoring import measure
 
     train, test = read_dataset(arguments.data, arguments.dataset)
     seed_everything(arguments.seed, workers=True)
@@ -103,6 +102,8 @@ def run(arguments: argparse.Namespace) -> dict:
         )[order]
     arguments.out.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(arguments.out / f"{name}.npz", **arrays)
+    from scoring import measure  # after the last look at the memory: it brings scikit-learn
+
     report |= measure(scores, arrays.get("maps"), test)
     report |= {
         "train_images": len(train),

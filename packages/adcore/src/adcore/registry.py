@@ -59,14 +59,21 @@ def model_origin(name: str) -> Origin:
     return load_plugins().cards[ModelCard][model_card(name).name][1]
 
 
+def model_class(card: ModelCard) -> type[AnomalyModel]:
+    """The class that a card points at."""
+    import adcore.lean  # noqa: F401  (its module will import torchvision or timm)
+
+    return load_target(card.target)
+
+
 def create_model(name: str, **config: Any) -> AnomalyModel:
     """Build an untrained model from its card, with `config` over the card's defaults (checked by `adcore.config`)."""
     from adcore.config import checked_config
 
     card = model_card(name)
-    model_class = load_target(card.target)
-    full = checked_config(card, model_class, config)
-    model = model_class(**full)
+    kind = model_class(card)
+    full = checked_config(card, kind, config)
+    model = kind(**full)
     model.card, model.config = card, full
     return model
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adcore.cards import ModelCard, load_target
+from adcore.cards import ModelCard
 from adcore.config import checked_config, config_fields, unknown_key_message
 from adcore.data.splits import SplitMode
 from adcore.errors import ConfigError, DataError
 from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, RESIZE_METHODS, Preprocess
-from adcore.registry import backbone_card, model_card
+from adcore.registry import backbone_card, model_card, model_class
 from adcore.settings import settings
 from adcore.training.plan import Plan
 
@@ -56,12 +56,12 @@ def parse_data(spec: str) -> tuple[str, Path]:
 def choose_model(name: str, overrides: dict[str, Any]) -> ModelChoice:
     """Sort `overrides` into model, plan and preprocessing settings; ConfigError lists the valid keys."""
     card = model_card(name)
-    model_class = load_target(card.target)
-    fields = config_fields(model_class)
+    kind = model_class(card)
+    fields = config_fields(kind)
     unknown = [key for key in overrides if key not in (*PLAN_KEYS, *PREPROCESS_KEYS, *fields)]
     if unknown:
         raise ConfigError(unknown_key_message(card.name, unknown, sorted({*fields, *PLAN_KEYS, *PREPROCESS_KEYS})))
-    config = checked_config(card, model_class, {k: v for k, v in overrides.items() if k in fields})
+    config = checked_config(card, kind, {k: v for k, v in overrides.items() if k in fields})
     plan_overrides = {k: v for k, v in overrides.items() if k in PLAN_KEYS and k not in fields}
     plan = Plan.for_card(card, **{"seed": settings().seed, **plan_overrides})
     chosen = {key: overrides[key] for key in PREPROCESS_KEYS if key in overrides}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import FeatureExtractor, few_at_a_time
+from adcore.backbones.features import FeatureExtractor, singly_on_cpu
 from adcore.errors import TrainingError
 from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
@@ -16,7 +16,7 @@ from torch import Tensor
 
 N_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550, "tf_efficientnet_lite0": 100}  # d in the paper, table 7
 CHUNK = 32  # images that wait for the running sums, where there are more images than features
-BLOCK = 64  # positions that are worked on at once in double precision
+BLOCK = 16  # positions that are worked on at once in double precision
 
 
 def mahalanobis(delta: Tensor, whitening: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class PaDiM(AnomalyModel):
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Copy the batch's features into the waiting buffer; there is nothing to optimise."""
-        for features in (f for images in few_at_a_time(batch.images) for f in self.embed(images).flatten(2)):  # (d, L)
+        for features in (f for images in singly_on_cpu(batch.images) for f in self.embed(images).flatten(2)):  # (d, L)
             if self._waiting is None:
                 self._waiting = features.new_empty(self._capacity, *features.shape)
             if self._filled == self._capacity:

@@ -18,6 +18,7 @@ from adcore.backbones.fused import Frozen
 from adcore.backbones.resolve import WeightsFile, resolve
 from adcore.cards import BackboneCard
 from adcore.errors import ConfigError, WeightsError
+from adcore.lean import shapes_only
 from adcore.registry import backbone_card
 from adcore.settings import settings
 
@@ -107,7 +108,7 @@ def _renamed_by_order(state: dict[str, Tensor], weights: WeightsFile) -> dict[st
     def kept(keys: Iterable[str]) -> list[str]:  # old files lack these counters, which prediction does not use
         return [key for key in keys if not key.endswith("num_batches_tracked")]
 
-    with torch.device("meta"):
+    with shapes_only():
         names = kept(timm.create_model(weights.card.architecture, pretrained=False).state_dict())
     keys = kept(state)
     if len(names) != len(keys):
@@ -148,13 +149,16 @@ class FeatureExtractor(nn.Module):
         return [maps[p].contiguous() for p in self.positions]
 
 
-def few_at_a_time(images: Tensor) -> Sequence[Tensor]:
-    """Batches to run frozen features on: of 4 on a CPU, where a larger one only takes memory; else all."""
-    return images.split(4) if images.device.type == "cpu" else (images,)
+def singly_on_cpu(images: Tensor) -> Sequence[Tensor]:
+    """What to run a frozen network on: all of a batch, but one image after the other on a CPU.
+
+    There more at a time take memory and save little, and this way an image has the very features that it has in prediction.
+    """
+    return images.split(1) if images.device.type == "cpu" else (images,)
 
 
 def _layer_indices(card: BackboneCard, layers: Sequence[str]) -> list[int]:
-    with torch.device("meta"):
+    with shapes_only():
         info = timm.create_model(card.architecture, pretrained=False, features_only=True).feature_info
     names = [*info.module_name()]
     strides = [f"stride{r}" for r in info.reduction()]

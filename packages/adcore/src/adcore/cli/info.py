@@ -7,8 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from adcore.cards import load_target
-from adcore.registry import model_card, model_origin
+from adcore.registry import model_card, model_class, model_origin
 
 
 @click.command("info")
@@ -19,7 +18,7 @@ def command(model: str, as_json: bool) -> None:
     from adcore.config import describe_config
 
     card, origin = model_card(model), model_origin(model)
-    rows = describe_config(card, load_target(card.target))
+    rows = describe_config(card, model_class(card))
     if as_json:
         config = [dict(zip(("key", "type", "default", "meaning"), row, strict=True)) for row in rows]
         click.echo(json.dumps({**asdict(card), "package": str(origin), "settings": config}, indent=2, default=str))

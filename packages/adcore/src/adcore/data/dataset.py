@@ -173,9 +173,14 @@ class Loader:
 
 
 def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
-    """The same items, none of which is None: one thread makes the next `ahead` while the model works on this one."""
-    iterator = iter(items)
+    """The same items, none of which is None: one thread makes the next `ahead` while the model works on this one.
+
+    It keeps to one core: helpers of its own would wait for work on the cores that the model needs.
+    """
+    iterator, threads = iter(items), torch.get_num_threads()
     with ThreadPoolExecutor(1) as pool:
+        pool.submit(_keep_to_one_core).result()
+        torch.set_num_threads(threads)  # what threads that start later begin with, which the line above changed too
         waiting = deque(pool.submit(next, iterator, None) for _ in range(ahead))
         try:
             while (item := waiting.popleft().result()) is not None:
@@ -184,6 +189,11 @@ def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _keep_to_one_core() -> None:
+    torch.get_num_threads()  # a thread's first question sets the number that all begin with
+    torch.set_num_threads(1)
 
 
 class _Fetch(Dataset):
