@@ -3,20 +3,22 @@
     hatch env create parity
     hatch run python tools/parity/learning.py --data ROOT --out DIR [MODEL ...]
 
-ROOT holds `mvtec/hazelnut` and `magtile` (MVTec layouts). Short trainings of small images, the same on both sides; nothing was
-tuned. A run whose JSON is in DIR already is not run again.
+ROOT holds `mvtec/hazelnut`, `magtile` (MVTec layouts) and `dtd`. Short trainings of small images, the same on both sides; none
+was tuned. A run whose JSON is in DIR already is not run again; the table has the mean of all seeds that are there.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
+from statistics import mean, stdev
 
 HERE = Path(__file__).parent
 PEER_PYTHON = HERE.parents[1] / ".venv-parity" / "bin" / "python"
 DATASETS = {"hazelnut": ("mvtec", "mvtec:hazelnut"), "magtile": ("magtile", "mvtec:.")}
-BATCH = 8
+BATCH, SEED = 8, 42
 # A quarter of DRAEM's channels, so that hours become minutes, and ten times its rate, with which the training loss falls
 # three times as fast; textures from DTD, as in the paper.
 NARROW = "reconstructive_width=32 discriminative_width=16 learning_rate=0.001"
@@ -47,11 +49,11 @@ RUNS = {
 }
 
 
-def name(model: str, dataset: str, side: str) -> str:
-    return f"{model.replace(' ', '_')}_{dataset}_{side}"
+def name(model: str, dataset: str, side: str, seed: int = SEED) -> str:
+    return f"{model.replace(' ', '_')}_{dataset}_{side}" + (f"_seed{seed}" if seed != SEED else "")
 
 
-def command(model: str, dataset: str, side: str, data: Path, out: Path) -> list[str] | None:
+def command(model: str, dataset: str, side: str, data: Path, out: Path, seed: int = SEED) -> list[str] | None:
     """What to run for one cell of the table; None where the peer does not have it."""
     peer, *epochs, size = RUNS[model]
     if side == "peer" and peer is None:
@@ -65,43 +67,47 @@ def command(model: str, dataset: str, side: str, data: Path, out: Path) -> list[
         given += ["--set", f"vq_weights={out / f'dsr_{dataset}_ours_vq.safetensors'}"]
     return [
         str(python), "-W", "ignore", str(HERE / script), "run", "--model", card if side == "ours" else peer,
-        "--data", str(data / folder), "--dataset", spec, "--out", str(out), "--name", name(model, dataset, side),
-        "--size", str(size), "--batch", str(BATCH), "--epochs", str(epochs[dataset == "magtile"]), *given,
+        "--data", str(data / folder), "--dataset", spec, "--out", str(out), "--name", name(model, dataset, side, seed),
+        "--seed", str(seed), "--size", str(size), "--batch", str(BATCH), "--epochs", str(epochs[dataset == "magtile"]), *given,
     ]  # fmt: skip
 
 
-def cell(result: dict | None) -> str:
-    if result is None:
-        return "- | -"
-    return " | ".join("-" if result[key] is None else f"{result[key]:.3f}" for key in ("image_auroc", "pixel_auroc"))
+def cell(results: list[dict]) -> str:
+    """Mean of each AUROC over the seeds, with the standard deviation of the image AUROC where there are several."""
+    texts = []
+    for key in ("image_auroc", "pixel_auroc"):
+        values = [result[key] for result in results if result[key] is not None]
+        texts.append(f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "") if values else "-")
+    return " | ".join(texts)
 
 
 def table(out: Path) -> str:
     """Markdown of all that was measured."""
     lines = [
-        "| model | data | px, epochs | image AUROC | pixel AUROC | anomalib: image | pixel |",
-        "|---|---|---|---|---|---|---|",
+        "| model | data | px, epochs | seeds | image AUROC | pixel AUROC | anomalib: image | pixel |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for model, (_, *epochs, size) in RUNS.items():
         for dataset, count in zip(DATASETS, epochs, strict=True):
-            paths = [out / f"{name(model, dataset, side)}.json" for side in ("ours", "peer")]
-            ours, peer = (json.loads(path.read_text()) if path.exists() else None for path in paths)
-            if ours is not None:
-                lines.append(f"| {model} | {dataset} | {size}, {count} | {cell(ours)} | {cell(peer)} |")
+            paths = {side: sorted(out.glob(f"{name(model, dataset, side)}*.json")) for side in ("ours", "peer")}
+            ours, peer = ([json.loads(path.read_text()) for path in paths[side]] for side in ("ours", "peer"))
+            if ours:
+                lines.append(f"| {model} | {dataset} | {size}, {count} | {len(ours)} | {cell(ours)} | {cell(peer)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="cards (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[SEED])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     for model in arguments.models or RUNS:
         for dataset in DATASETS:
-            for side in ("ours", "peer"):
-                line = command(model, dataset, side, arguments.data, arguments.out)
-                if line is None or (arguments.out / f"{name(model, dataset, side)}.json").exists():
+            for seed, side in product(arguments.seeds, ("ours", "peer")):
+                line = command(model, dataset, side, arguments.data, arguments.out, seed)
+                if line is None or (arguments.out / f"{name(model, dataset, side, seed)}.json").exists():
                     continue
                 done = subprocess.run(line, capture_output=True, text=True)
                 if done.returncode:

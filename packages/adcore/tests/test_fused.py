@@ -64,7 +64,7 @@ class Shortcuts(nn.Module):
         y = self.act(self.norms[1](twice) + first)
         z = self.drop(self.c(y)) + self.d(y)  # the shortcut of one is the output of the other
         z = self.gelu(self.norms[2](z)) + twice
-        return [y, z, self.d(z) + self.d(z)]
+        return [y, z, self.d(z) + self.d(z), self.act(self.d(z))]
 
 
 def test_odd_connections_keep_their_values():

@@ -122,7 +122,7 @@ def fuse(net: nn.Module) -> fx.GraphModule:
         fusion = FusedConv2d(conv, norm if isinstance(norm, nn.BatchNorm2d) else None)
         after = only_user(node)
         if activation is None and after is not None and after.target in (operator.add, operator.iadd):
-            shortcut = after.args[after.args[0] is node]
+            shortcut = after.args[after.args[0] is node]  # the other of two
             if isinstance(shortcut, fx.Node) and place[shortcut] < place[node]:
                 node.args = (*node.args, shortcut)
                 absorb(after, into=node)
@@ -130,7 +130,7 @@ def fuse(net: nn.Module) -> fx.GraphModule:
         if activation is None and (activation := ACTIVATIONS.get(type(module(after)))):
             absorb(after, into=node)
         fusion.activation = activation or fusion.activation
-        node.target = "fused_" + node.target.replace(".", "_")
+        node.target = f"fused_{node.name}"  # of the place: a layer that is used twice may have two activations
         fused.add_submodule(node.target, fusion)
     fused.delete_all_unused_submodules()
     fused.recompile()
