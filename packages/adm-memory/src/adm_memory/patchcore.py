@@ -74,17 +74,17 @@ class PatchCore(AnomalyModel):
     def on_fit_end(self, fit: Fit) -> None:
         """Keep the coreset: the patches that greedy farthest-first selection picks."""
         patches = self._patches[: self._filled]
-        count = max(1, int(len(patches) * self.coreset_ratio))
-        if count < len(patches):
-            generator = torch.Generator().manual_seed(fit.plan.seed)
-            reduced = (
-                random_projection(patches, PROJECTION, generator) if patches.shape[1] > 2 * PROJECTION else patches
-            )
-            start = int(torch.randint(len(patches), (1,), generator=generator))
-            picks = farthest_first(reduced, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
-            patches = patches[picks]
-        self.memory_bank = patches.clone()
         del self._patches
+        count = max(1, int(len(patches) * self.coreset_ratio))
+        if count == len(patches):
+            self.memory_bank = patches
+            return
+        generator = torch.Generator().manual_seed(fit.plan.seed)
+        wide = patches.shape[1] > 2 * PROJECTION
+        reduced = random_projection(patches, PROJECTION, generator) if wide else patches
+        start = int(torch.randint(len(patches), (1,), generator=generator))
+        picks = farthest_first(reduced, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
+        self.memory_bank = patches[picks]
 
     def forward(self, images: Tensor) -> Prediction:
         """Distance of each patch to its nearest in the bank, as a smoothed map; the score is the re-weighted maximum."""
