@@ -43,8 +43,8 @@ RUNS = {
     "uninet-efficientnet-lite0": (None, 10, 2, 128),
     "autoencoder": (None, 60, 4, 128),
     "ganomaly": ("ganomaly", 20, 20, 64),
-    f"draem {NARROW}": (None, 60, 20, 128),
-    f"draem-sevnet {NARROW}": (None, 60, 20, 128),
+    f"draem {NARROW}": (None, 60, 10, 128),
+    f"draem-sevnet {NARROW}": (None, 60, 10, 128),
     "dsr": ("dsr", 10, 2, 64),
 }
 

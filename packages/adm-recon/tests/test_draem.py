@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from adcore.data.textures import ProceduralTextures
 from adcore.errors import ConfigError
 from adcore.model import Batch
 from adcore.registry import create_model
@@ -11,6 +12,7 @@ from adcore.training.plan import Plan
 from adcore.training.trainer import Trainer
 from adm_recon.losses import focal_loss, ssim_map
 from adm_recon.sspcab import SSPCAB
+from adm_recon.synthetic import Blend, texture_faults
 
 SMALL = {"reconstructive_width": 4, "discriminative_width": 4}
 
@@ -83,6 +85,20 @@ def test_short_training_learns_to_segment_synthetic_faults():
     assert (faulty.score > clean.score).all()
     inside = faulty.anomaly_map[:, 20:40, 20:40].mean()
     assert inside > 2 * faulty.anomaly_map[:, :16].mean()
+
+
+def test_a_gray_image_gets_gray_faults_and_a_coloured_one_coloured_faults():
+    seed_everything(0)
+    gray = torch.rand(4, 1, 64, 64).expand(-1, 3, -1, -1)
+    images = torch.cat([gray, torch.rand(4, 3, 64, 64)])
+    damaged, mask = texture_faults(images, ProceduralTextures(), Blend(probability=1.0))
+    assert mask.any((1, 2)).all()
+    assert torch.equal(damaged[:4, :1].expand(-1, 3, -1, -1), damaged[:4])
+    assert not torch.equal(damaged[:4], images[:4])
+    changed = (damaged - images)[4:].movedim(1, 3)[mask[4:]]  # (n, 3)
+    assert changed.std(1).mean() > 0.01
+    outside = ~mask[:, None].expand_as(images)
+    assert torch.equal(damaged[outside], images[outside])
 
 
 def test_score_is_the_maximum_of_the_map_and_the_papers_window_smooths_it_first():

@@ -78,7 +78,8 @@ def texture_faults(images: Tensor, source: Textures, blend: Blend) -> tuple[Tens
     """(B, 3, H, W) in [0, 1] -> images with blended-in textures, and what was touched (B, H, W) bool.
 
     I_a = (1 - M) I + (1 - beta) M I + beta M A, with mask M and augmented texture A (Zavrtanik et al. 2021, eq. 2); beta is
-    the opacity, drawn for each image. An image without a fault comes back as it was, with an empty mask.
+    the opacity, drawn for each image. An image without a fault comes back as it was, with an empty mask. A gray image gets
+    gray textures, unlike in the paper: colour would give every fault away, and real faults of gray images have none.
     """
     count, _, *size = images.shape
     faulty = torch.rand(count) < blend.probability
@@ -90,6 +91,8 @@ def texture_faults(images: Tensor, source: Textures, blend: Blend) -> tuple[Tens
         mask[faulty] = perlin_masks(number, tuple(size), blend.threshold)
         textures[faulty] = augment(source.sample(number, tuple(size), torch.default_generator))
     mask, textures, beta = (x.to(images.device) for x in (mask, textures, beta))
+    gray = (images == images[:, :1]).flatten(1).all(1)
+    textures[gray] = textures[gray].mean(1, keepdim=True)
     return torch.where(mask[:, None], torch.lerp(images, textures, beta), images), mask
 
 
