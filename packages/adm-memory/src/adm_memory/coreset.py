@@ -35,7 +35,7 @@ def farthest_first(
 
     `features` (N, D) floating point -> (count,) int64 indices, the first of which is `start`; no point comes twice, also
     among duplicates. `progress(done, count)` is called after each block of picks, for which the `block` farthest points
-    compete (None: 4 sqrt(N), where what a block costs balances). Beyond `features` this needs memory for `block` x
+    compete (None: 7 sqrt(N), where what a block costs balances). Beyond `features` this needs memory for `block` x
     (1024 + `block`) numbers and a few for each point. Raises ConfigError where `count` or `start` do not suit N, and
     TrainingError on NaN or infinity. Source: Gonzalez 1985; Roth et al. 2022, algorithm 1.
     """
@@ -50,7 +50,7 @@ def farthest_first(
         raise TrainingError(
             "the features hold NaN or infinite values; check the training images and the backbone weights"
         )
-    block = min(n, block or round(4 * n**0.5))
+    block = min(n, block or round(7 * n**0.5))
     nearest = torch.full_like(half, torch.inf)  # half the squared distance to the nearest of the first `seen` picks
     seen = torch.zeros(n, dtype=torch.int32, device=features.device)  # later picks can only lower `nearest`
     picks = torch.empty(count, dtype=torch.int64, device=features.device)
