@@ -45,7 +45,8 @@ RUNS = {
     "ganomaly": ("ganomaly", 20, 20, 64),
     f"draem {NARROW}": (None, 60, 10, 128),
     f"draem-sevnet {NARROW}": (None, 60, 10, 128),
-    "dsr": ("dsr", 10, 2, 64),
+    "dsr": (None, 10, 2, 64),
+    "dsr vq_weights=dsr": ("dsr", 10, 2, 64),  # both with the discrete autoencoder that the run before trained
 }
 
 
@@ -62,9 +63,9 @@ def command(model: str, dataset: str, side: str, data: Path, out: Path, seed: in
     python, script = (PEER_PYTHON, "run_peer.py") if side == "peer" else (sys.executable, "run_ours.py")
     card, *settings = model.split()
     settings += [f"textures={data / 'dtd'}"] if card == "draem" else []
+    if settings == ["vq_weights=dsr"]:
+        settings = [f"vq_weights={out / f'dsr_{dataset}_ours_vq.safetensors'}"]
     given = [part for setting in settings for part in ("--set", setting)]
-    if model == "dsr" and side == "peer":  # its discrete autoencoder would be a download; it gets ours
-        given += ["--set", f"vq_weights={out / f'dsr_{dataset}_ours_vq.safetensors'}"]
     return [
         str(python), "-W", "ignore", str(HERE / script), "run", "--model", card if side == "ours" else peer,
         "--data", str(data / folder), "--dataset", spec, "--out", str(out), "--name", name(model, dataset, side, seed),
@@ -73,7 +74,7 @@ def command(model: str, dataset: str, side: str, data: Path, out: Path, seed: in
 
 
 def cell(results: list[dict]) -> str:
-    """Mean of each AUROC over the seeds, with the standard deviation of the image AUROC where there are several."""
+    """Mean of each AUROC over the seeds, and its standard deviation where there are several."""
     texts = []
     for key in ("image_auroc", "pixel_auroc"):
         values = [result[key] for result in results if result[key] is not None]

@@ -81,7 +81,6 @@ class NearestNeighbours:
         members = bounds.view(len(x), -1, groups)  # (Q, members, groups)
         lowest = members.amin(1)  # (Q, groups); amin is a tenth of argmin
 
-        # Any k entries bound the distance of the k-th nearest from above; these are close to the nearest.
         # Any k entries bound the distance of the k-th nearest from above; these mostly are the nearest.
         each = torch.arange(len(x), device=x.device)[:, None].expand(-1, k)
         group = lowest.topk(k, largest=False).indices if k > 1 else lowest.argmin(1, keepdim=True)
