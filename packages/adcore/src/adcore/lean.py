@@ -1,7 +1,8 @@
-"""Imports torchvision and timm without torch's compiler, which takes two seconds and 150 MB of every command.
+"""Imports torchvision and timm without torch's compiler, which takes a second and 150 MB.
 
 Both touch it in passing, to mark functions that nobody compiles here. While they are imported, stand-ins give the answers
-they need; anything else that is asked of those loads the real compiler, and so does any later use of it.
+they need; anything else that is asked of those loads the real compiler, and so does any later use of it: torch's optimizers do
+that, so what is saved is saved in prediction, evaluation and one-pass fits.
 """
 
 from __future__ import annotations
