@@ -10,6 +10,7 @@ from adcore.errors import ArtifactError, ConfigError, TrainingError
 from adcore.model import AnomalyModel, Prediction, Update
 from adcore.testing import tiny_batches
 from adcore.training.callbacks import Callback
+from adcore.training.device import has_mixed_precision
 from adcore.training.logs import DetailLog, TensorBoardLogs
 from adcore.training.plan import Plan
 from adcore.training.trainer import Trainer
@@ -217,9 +218,25 @@ def test_gradients_are_clipped_and_watched() -> None:
     assert max(norms) <= 1e-3 * 1.01
 
 
-def test_mixed_precision_on_a_cpu_is_refused_not_ignored() -> None:
-    with pytest.raises(ConfigError, match="needs a CUDA device"):
+def test_mixed_precision_without_the_instructions_is_refused_not_ignored(monkeypatch) -> None:
+    monkeypatch.setattr("adcore.training.trainer.has_mixed_precision", lambda device: False)
+    with pytest.raises(ConfigError, match="precision=mixed needs CUDA or a CPU with bfloat16"):
         trainer(Plan(precision="mixed"))
+
+
+@pytest.mark.skipif(not has_mixed_precision(torch.device("cpu")), reason="this CPU has no bfloat16 instructions")
+def test_mixed_precision_learns_about_the_same_and_resumes_to_the_last_bit(tmp_path) -> None:
+    plan = Plan(epochs=3, checkpoint_seconds=0, precision="mixed")
+    mixed, summary = run(plan=plan)
+    _, expected = run()
+    assert summary.losses["loss"] == pytest.approx(expected.losses["loss"], rel=0.02)
+    assert summary.losses["loss"] != expected.losses["loss"]  # it did compute in half precision
+    assert all(p.dtype == torch.float32 for p in mixed.model.parameters())
+    with pytest.raises(KeyboardInterrupt):
+        run(plan=plan, folder=tmp_path, callbacks=[StopAt(5)])
+    resumed = trainer(plan=plan, folder=tmp_path)
+    resumed.run(resume=True)
+    assert all(torch.equal(p, q) for p, q in zip(mixed.model.parameters(), resumed.model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize(

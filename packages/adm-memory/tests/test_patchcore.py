@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from adcore.maps import gaussian_blur, upsample
-from adcore.testing import tiny_batches
+from adcore.testing import fit_tiny, tiny_batches
+from adcore.training.device import has_mixed_precision
 from adcore.training.plan import Plan
 from adcore.training.trainer import Trainer
 from adm_memory.patchcore import PatchCore, reweight
@@ -29,6 +30,15 @@ def test_the_bank_is_a_coreset_of_the_patches() -> None:
     covered = torch.cdist(patches, model.memory_bank).amin(1).max()
     drawn = patches[torch.randperm(len(patches), generator=torch.Generator().manual_seed(0))[: len(model.memory_bank)]]
     assert covered < torch.cdist(patches, drawn).amin(1).max()  # better than as many drawn at random
+
+
+@pytest.mark.skipif(not has_mixed_precision(torch.device("cpu")), reason="this CPU has no bfloat16 instructions")
+def test_what_is_learned_in_one_pass_stays_exact_in_mixed_precision() -> None:
+    banks = [
+        fit_tiny("patchcore-resnet18", weights="random", precision=precision)[0].memory_bank
+        for precision in ("float32", "mixed")
+    ]
+    assert torch.equal(*banks)
 
 
 @pytest.mark.parametrize("num_neighbors", [1, 4, 500])  # 500: more than the bank has

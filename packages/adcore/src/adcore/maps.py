@@ -18,11 +18,32 @@ def gaussian_blur(maps: Tensor, sigma: float, kernel_size: int | None = None) ->
     Two one-dimensional passes: a 33 x 33 kernel costs 66 products a pixel instead of 1,089.
     """
     size = kernel_size or 2 * int(4.0 * sigma + 0.5) + 1
-    offsets = torch.arange(size, dtype=maps.dtype, device=maps.device) - (size - 1) / 2
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
+    kernel = _gaussian(size, sigma, maps)
     pad = size // 2
-    mode = "reflect" if pad < min(maps.shape[-2:]) else "replicate"  # reflection needs more pixels than the pad
-    padded = F.pad(maps[:, None], (pad, pad, pad, pad), mode=mode)
+    padded = F.pad(maps[:, None], (pad, pad, pad, pad), mode=_border(pad, *maps.shape[-2:]))
     rows = F.conv2d(padded, kernel.view(1, 1, 1, size))
     return F.conv2d(rows, kernel.view(1, 1, size, 1))[:, 0]
+
+
+def gaussian_blur_many(maps: Tensor, sigma: float, kernel_size: int) -> Tensor:
+    """`gaussian_blur` by two matrix products, for many small maps (B, H, W) with gradients: there several times faster."""
+
+    def weights(length: int) -> Tensor:  # (input, output)
+        kernel, pad = _gaussian(kernel_size, sigma, maps), kernel_size // 2
+        identity = torch.eye(length, dtype=maps.dtype, device=maps.device)[None]
+        return F.pad(identity, (pad, pad), mode=_border(pad, *maps.shape[-2:]))[0].unfold(1, kernel_size, 1) @ kernel
+
+    height, width = maps.shape[-2:]
+    return weights(height).T @ (maps @ weights(width))
+
+
+def _gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
+    """Weights (size,) of a Gaussian around the middle, their sum 1."""
+    offsets = torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    return kernel / kernel.sum()
+
+
+def _border(pad: int, *sides: int) -> str:
+    """How to go on beyond the border: reflection needs more pixels than the pad."""
+    return "reflect" if pad < min(sides) else "replicate"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from adcore.training.device import at_least_single
 from torch import Tensor, nn
 
 Groups = Sequence[Tensor]  # S groups of tokens, each (B, N, C)
@@ -16,7 +17,7 @@ Groups = Sequence[Tensor]  # S groups of tokens, each (B, N, C)
 
 def cosine_distances(encoded: Groups, decoded: Groups) -> Tensor:
     """Groups of tokens (B, N, C) -> (B, S, N): 1 - cosine similarity of each group s at each location, in [0, 2]."""
-    pairs = zip(encoded, decoded, strict=True)
+    pairs = ((at_least_single(e), at_least_single(d)) for e, d in zip(encoded, decoded, strict=True))
     return torch.stack([1 - F.cosine_similarity(e, d, dim=-1) for e, d in pairs], dim=1).clamp(min=0)
 
 
@@ -30,7 +31,7 @@ def mining_weights(distances: Tensor, easy_share: float, factor: float) -> Tenso
 def scale_gradient(tensor: Tensor, weights: Tensor) -> None:
     """Multiply the gradient that will arrive at `tensor` by `weights`; its value stays."""
     if tensor.requires_grad:
-        tensor.register_hook(lambda gradient: gradient * weights)
+        tensor.register_hook(lambda gradient: gradient * weights.to(gradient))
 
 
 class Plain(nn.Module):

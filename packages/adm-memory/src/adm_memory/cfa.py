@@ -11,6 +11,7 @@ from adcore.backbones.features import FeatureExtractor, singly_on_cpu
 from adcore.errors import ConfigError
 from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
+from adcore.training.device import at_least_single
 from adcore.training.plan import Plan
 from pydantic import Field
 from sklearn.cluster import KMeans
@@ -83,9 +84,10 @@ class CFA(AnomalyModel):
 
     def search(self, patches: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Distances and numbers of the nearest bank entries, at most as many as there are."""
-        if self._index is None:
-            self._index = NearestNeighbours(self.memory_bank)
-        return self._index.query(patches, min(count, len(self.memory_bank)))
+        with torch.autocast(patches.device.type, enabled=False):  # the search is exact
+            if self._index is None:
+                self._index = NearestNeighbours(self.memory_bank)
+            return self._index.query(patches, min(count, len(self.memory_bank)))
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """AdamW with AMSGrad on the descriptor."""
@@ -114,7 +116,8 @@ class CFA(AnomalyModel):
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """The coupled-hypersphere loss of the batch's patches."""
-        patches = self.descriptor(self.features(batch.images)).permute(0, 2, 3, 1).flatten(0, 2)  # (P, d)
+        described = at_least_single(self.descriptor(self.features(batch.images)))
+        patches = described.permute(0, 2, 3, 1).flatten(0, 2)  # (P, d)
         distances, nearest = self.search(patches.detach(), self.num_neighbors + self.num_hard_negatives)
         loss = hypersphere_loss(patches, self.memory_bank, distances, nearest, self.num_neighbors, self.radius)
         yield Update(loss, logs={"loss": loss.detach()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import torch
@@ -17,7 +17,7 @@ from adm_recon.losses import focal_loss, ssim_map
 from adm_recon.sspcab import SSPCAB
 from adm_recon.synthetic import Blend, texture_faults, texture_source
 
-SCHEDULE = {"type": "multisteplr", "milestones": [400, 600], "gamma": 0.1}  # of the paper's 700 epochs
+MILESTONES = (400 / 700, 600 / 700)  # shares of the epochs after which the rate falls to a tenth
 
 
 class ReconstructiveSubnetwork(nn.Module):
@@ -145,10 +145,11 @@ class DRAEM(AnomalyModel):
         terms, _ = self.losses(batch.images, damaged, mask)
         yield Update(sum(terms.values()), logs={name: term.detach() for name, term in terms.items()})
 
-    def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
-        return {
-            "main": plan.optimization(self.parameters(), "adam", learning_rate=1e-4, scheduler=SCHEDULE, fused=True)
-        }
+    def configure_optimizers(self, plan: Plan, parameters: Iterable[Tensor] | None = None) -> dict[str, Optimization]:
+        milestones = [max(1, round(share * plan.epochs)) for share in MILESTONES]
+        schedule = {"type": "multisteplr", "milestones": milestones, "gamma": 0.1}
+        parameters = self.parameters() if parameters is None else parameters  # SevNet's, with its head
+        return {"main": plan.optimization(parameters, "adam", learning_rate=1e-4, scheduler=schedule, fused=True)}
 
     def segment(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, H, W) -> probability of a fault at each pixel (B, H, W), and act1 .. act6."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from adcore.maps import gaussian_blur
+from adcore.maps import gaussian_blur_many
+from adcore.training.device import at_least_single
 from torch import Tensor
 
 WINDOW, SIGMA = 11, 1.5  # the Gaussian window of Wang et al.
@@ -12,9 +13,14 @@ C1, C2 = 0.01**2, 0.03**2  # for values in [0, 1]
 
 
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity at each pixel, in [-1, 1]: two (B, C, H, W) in [0, 1] -> (B, C, H, W) (Wang et al. 2004)."""
-    moments = torch.stack([x, y, x * x, y * y, x * y])  # (5, B, C, H, W)
-    mu_x, mu_y, xx, yy, xy = gaussian_blur(moments.flatten(0, 2), SIGMA, WINDOW).view_as(moments)
+    """Structural similarity at each pixel, in [-1, 1]: two (B, C, H, W) in [0, 1] -> (B, C, H, W) (Wang et al. 2004).
+
+    Always in single precision: a variance is the difference of two large moments.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x, y = at_least_single(x), at_least_single(y)
+        moments = torch.stack([x, y, x * x, y * y, x * y])  # (5, B, C, H, W)
+        mu_x, mu_y, xx, yy, xy = gaussian_blur_many(moments.flatten(0, 2), SIGMA, WINDOW).view_as(moments)
     var_x, var_y, cov = xx - mu_x**2, yy - mu_y**2, xy - mu_x * mu_y
     return (2 * mu_x * mu_y + C1) * (2 * cov + C2) / ((mu_x**2 + mu_y**2 + C1) * (var_x + var_y + C2))
 
@@ -25,5 +31,5 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 2.0) -> Tensor:
     All classes weigh alike. The same weight for normal pixels matters: without it a mask that is anomalous everywhere
     would be the best answer.
     """
-    cross_entropy = F.cross_entropy(logits, mask.long(), reduction="none")  # -log p_t, (B, H, W)
+    cross_entropy = F.cross_entropy(at_least_single(logits), mask.long(), reduction="none")  # -log p_t, (B, H, W)
     return ((1 - torch.exp(-cross_entropy)) ** gamma * cross_entropy).mean()

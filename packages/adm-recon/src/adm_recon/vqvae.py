@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from adcore.backbones.features import read_state
 from adcore.errors import WeightsError
+from adcore.training.device import at_least_single
 from torch import Tensor, nn
 
 COMMITMENT = 0.25  # weight of the encoder's loss against the codebook's
@@ -54,7 +55,8 @@ class Quantizer(nn.Module):
 
     def distances(self, features: Tensor) -> Tensor:
         """(N, D) -> squared distances (N, K) to all codes, up to a constant for each feature."""
-        return self.codes.square().sum(1) - 2 * features @ self.codes.T
+        with torch.autocast(features.device.type, enabled=False):  # half precision cannot tell near codes apart
+            return self.codes.square().sum(1) - 2 * at_least_single(features) @ self.codes.T
 
     def nearest(self, features: Tensor) -> Tensor:
         """(B, D, h, w) -> nearest codes, with a gradient to the codebook and none to `features`.
@@ -82,7 +84,7 @@ class Quantizer(nn.Module):
         """Move the codes that were not used since the last call onto random features of (B, D, h, w)."""
         flat = features.movedim(1, -1).flatten(0, -2)
         idle = (~self.used).nonzero()[:, 0]
-        self.codes[idle] = flat[torch.randint(len(flat), (len(idle),)).to(flat.device)]
+        self.codes[idle] = flat[torch.randint(len(flat), (len(idle),)).to(flat.device)].to(self.codes.dtype)
         self.used.zero_()
 
 

@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from adcore.errors import ConfigError
 
@@ -28,3 +29,15 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device '{name}' was asked for, but torch sees no GPU; use --device cpu")
     return device
+
+
+def has_mixed_precision(device: torch.device) -> bool:
+    """Whether half precision is quick there: always on CUDA; on a CPU only with instructions for bfloat16."""
+    if device.type == "cpu":
+        return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()  # a torch without the question: no
+    return device.type == "cuda"
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Half precision, as mixed precision gives it, becomes single; anything finer stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

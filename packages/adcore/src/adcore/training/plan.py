@@ -35,7 +35,9 @@ class Plan(BaseModel):
     )
     clip_norm: float | None = Field(None, gt=0, description="largest total gradient norm")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are added up for one optimizer step")
-    precision: Literal["float32", "mixed"] = Field("float32", description="mixed: autocast, on CUDA only")
+    precision: Literal["float32", "mixed"] = Field(
+        "float32", description="mixed: autocast, on CUDA or a CPU with bfloat16"
+    )
     monitor: Literal["val_loss", "val_image_auroc"] | None = Field(None, description="what validation looks at")
     validate_every: int = Field(1, ge=1, description="epochs between two validations")
     validate_every_steps: int | None = Field(None, ge=1, description="steps between two validations, instead of epochs")

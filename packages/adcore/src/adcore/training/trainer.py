@@ -17,6 +17,7 @@ from adcore.errors import ConfigError, TrainingError
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Update
 from adcore.training.callbacks import Callback
 from adcore.training.checkpoint import load_checkpoint, save_checkpoint
+from adcore.training.device import has_mixed_precision
 from adcore.training.plan import Plan
 from adcore.training.validation import EarlyStopping, Validate, validation_loss
 
@@ -65,11 +66,10 @@ class Trainer:
         self.steps_in_epoch = 0
         self.pending: dict[str, int] = {}  # batches whose gradients wait, by optimizer
         self.stopping = self._early_stopping(val_loader is not None)
-        mixed = plan.precision == "mixed"
-        if mixed and self.device.type != "cuda":
-            raise ConfigError("precision=mixed needs a CUDA device; use precision=float32 on a CPU")
-        self.autocast = torch.autocast(self.device.type, enabled=mixed)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=mixed)
+        self.mixed = plan.precision == "mixed"
+        if self.mixed and not has_mixed_precision(self.device):
+            raise ConfigError("precision=mixed needs CUDA or a CPU with bfloat16 instructions; use precision=float32")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed and self.device.type == "cuda")
         self._last_save = time.monotonic()
         fixed = fixed_loader or (lambda: train_loader)
         self.fit = Fit(
@@ -90,6 +90,8 @@ class Trainer:
         try:
             model.on_fit_start(fit)
             self.optimizations = model.configure_optimizers(self.plan)
+            # float16 on CUDA, bfloat16 on a CPU; models that learn in one pass need the features that prediction sees
+            self.autocast = torch.autocast(self.device.type, enabled=self.mixed and bool(self.optimizations))
             if not self.optimizations:  # nothing to optimise: a second pass would show the model what it has seen
                 self.plan = self.fit.plan = self.plan.model_copy(update={"epochs": 1})
             if resume and self.checkpoints:
