@@ -11,6 +11,7 @@ from torch import Tensor
 
 RESERVE = 8  # blocks of points that are brought up to date at a time
 PICKED = -torch.inf  # in place of the distance of a point that is in the coreset already
+MOST_CANDIDATES = 2048  # of a block: their distances to one another are 16 MB
 CPU_ROWS, GPU_ROWS = 1024, 65536  # points folded at a time; on a CPU their products stay in the cache
 
 
@@ -35,9 +36,9 @@ def farthest_first(
 
     `features` (N, D) floating point -> (count,) int64 indices, the first of which is `start`; no point comes twice, also
     among duplicates. `progress(done, count)` is called after each block of picks, for which the `block` farthest points
-    compete (None: 7 sqrt(N), where what a block costs balances). Beyond `features` this needs memory for `block` x
-    (1024 + `block`) numbers and a few for each point. Raises ConfigError where `count` or `start` do not suit N, and
-    TrainingError on NaN or infinity. Source: Gonzalez 1985; Roth et al. 2022, algorithm 1.
+    compete (None: 7 sqrt(N), where what a block costs balances, but at most 2,048). Beyond `features` this needs memory for
+    `block` x (1024 + `block`) numbers and a few for each point. Raises ConfigError where `count` or `start` do not suit N,
+    and TrainingError on NaN or infinity. Source: Gonzalez 1985; Roth et al. 2022, algorithm 1.
     """
     n = len(features)
     if not 1 <= count <= n or not 0 <= start < n:
@@ -50,7 +51,7 @@ def farthest_first(
         raise TrainingError(
             "the features hold NaN or infinite values; check the training images and the backbone weights"
         )
-    block = min(n, block or round(7 * n**0.5))
+    block = min(n, block or min(MOST_CANDIDATES, round(7 * n**0.5)))
     nearest = torch.full_like(half, torch.inf)  # half the squared distance to the nearest of the first `seen` picks
     seen = torch.zeros(n, dtype=torch.int32, device=features.device)  # later picks can only lower `nearest`
     picks = torch.empty(count, dtype=torch.int64, device=features.device)

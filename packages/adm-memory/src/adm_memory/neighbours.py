@@ -74,9 +74,11 @@ class NearestNeighbours:
         table = self.short if short else self.full
         if short:
             x = _shorten(x, norms, self.axes)
-        x = torch.cat([-x, torch.ones_like(norms)[:, None]], 1)
-        bounds = buffer[: len(x) * table.shape[1]].view(len(x), -1)
-        torch.mm(x, table, out=bounds)  # lower bounds of (|q - b|^2 - |q|^2) / 2
+        bounds = buffer[: len(x) * table.shape[1]].view(len(x), -1)  # lower bounds of (|q - b|^2 - |q|^2) / 2
+        if short:
+            torch.mm(torch.cat([-x, torch.ones_like(norms)[:, None]], 1), table, out=bounds)
+        else:  # a row more would cost a long product more than a pass of its own
+            torch.mm(-x, table[:-1], out=bounds).add_(table[-1])
         groups = self.groups if k <= self.groups else table.shape[1]
         members = bounds.view(len(x), -1, groups)  # (Q, members, groups)
         lowest = members.amin(1)  # (Q, groups); amin is a tenth of argmin
