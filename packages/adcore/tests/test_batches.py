@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
-from adcore.data.dataset import ImageDataset, make_loader
+from adcore.data.dataset import ImageDataset, make_loader, read_ahead
 from adcore.data.mvtec import MVTec
 from adcore.data.samples import NORMAL, DatasetReader, Sample
 from adcore.errors import DataError
@@ -49,6 +50,18 @@ def test_batches_hold_what_the_files_say(nut: Path) -> None:
     item = dataset_of(nut, "test")[0]
     assert torch.equal(item.image, batch.images[0])
     assert torch.equal(item.mask, batch.masks[0])
+
+
+def test_reading_begins_before_the_first_item_is_asked_for() -> None:
+    begun = threading.Event()
+
+    def items() -> Iterator[int]:
+        begun.set()
+        yield from range(5)
+
+    read = read_ahead(items(), 2)
+    assert begun.wait(10)
+    assert list(read) == [0, 1, 2, 3, 4]
 
 
 def test_order_depends_on_seed_and_epoch_only(nut: Path) -> None:

@@ -7,6 +7,7 @@ import timm
 import torch
 from adcore.backbones.features import FeatureExtractor
 from adcore.backbones.fused import Frozen, FusedConv2d, fuse
+from adcore.model import AnomalyModel
 from torch import nn
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
@@ -127,3 +128,18 @@ def test_an_extractor_keeps_its_state_and_can_be_copied():
     with torch.inference_mode():
         assert torch.equal(extractor(x)[0], maps[0])
     assert extractor.double()(x.double())[0].dtype == torch.float64
+
+
+class WithBackbone(AnomalyModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.extractor = FeatureExtractor("resnet18", ["layer1"], weights="random")
+
+
+def test_a_model_is_made_ready_before_its_first_image():
+    model = WithBackbone()
+    model.make_ready()
+    fused = model.extractor.quick.fused
+    assert fused is not None
+    model.extractor(images(1, 3, 64, 64))
+    assert model.extractor.quick.fused is fused

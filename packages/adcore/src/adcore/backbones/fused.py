@@ -157,13 +157,18 @@ class Frozen:
     def __call__(self, images: Tensor) -> Tensor | Sequence[Tensor]:
         if images.device.type != "cpu" or images.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
             return self.net(images)
+        self.make_ready()
+        return (self.fused or self.net)(images)
+
+    @torch.no_grad()
+    def make_ready(self) -> None:
+        """Fuse the network now, unless that is done; on a CPU only, for elsewhere it is not used."""
         tensors = (
             t for m in self.owners for group in (m._parameters, m._buffers) for t in group.values() if t is not None
         )
         weights = [(id(t), 0 if t.is_inference() else t._version) for t in tensors]
         if weights != self.made_from:
             self.made_from, self.fused = weights, self._fuse()
-        return (self.fused or self.net)(images)
 
     @torch.inference_mode(False)
     @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -158,8 +158,12 @@ class Loader:
         return self.sampler._batches
 
     def __iter__(self) -> Iterator[Batch]:
+        """Batches; reading begins at once."""
+        return self._good(read_ahead(self._loader) if self._loader.num_workers == 0 else iter(self._loader))
+
+    def _good(self, read: Iterator[tuple[Batch | None, list[Skipped]]]) -> Iterator[Batch]:
         good = False
-        for batch, skipped in read_ahead(self._loader) if self._loader.num_workers == 0 else self._loader:
+        for batch, skipped in read:
             for entry in skipped:
                 if not self.dataset.skip_bad:
                     raise DataError(entry.reason)
@@ -175,13 +179,17 @@ class Loader:
 def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
     """The same items, none of which is None: one thread makes the next `ahead` while the model works on this one.
 
-    It keeps to one core: helpers of its own would wait for work on the cores that the model needs.
+    It begins at once, and keeps to one core: helpers of its own would wait for work on the cores that the model needs.
     """
     iterator, threads = iter(items), torch.get_num_threads()
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(_keep_to_one_core).result()
-        torch.set_num_threads(threads)  # what threads that start later begin with, which the line above changed too
-        waiting = deque(pool.submit(next, iterator, None) for _ in range(ahead))
+    pool = ThreadPoolExecutor(1)
+    pool.submit(_keep_to_one_core).result()
+    torch.set_num_threads(threads)  # what threads that start later begin with, which the line above changed too
+    return _made(pool, iterator, deque(pool.submit(next, iterator, None) for _ in range(ahead)))
+
+
+def _made(pool: ThreadPoolExecutor, iterator: Iterator[T], waiting: deque[Future[T | None]]) -> Iterator[T]:
+    with pool:
         try:
             while (item := waiting.popleft().result()) is not None:
                 waiting.append(pool.submit(next, iterator, None))

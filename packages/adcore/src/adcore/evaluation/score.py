@@ -89,6 +89,7 @@ def score_samples(
     size = 1 if torch.device(device).type == "cpu" else GPU_BATCH
     dataset = ImageDataset(samples, reader, preprocess)
     items = read_ahead(map(dataset.fetch, range(len(dataset))), AHEAD)
+    model.make_ready()  # meanwhile
     for group in _groups(zip(samples, items, strict=True), size):
         for _, item in group:
             if isinstance(item, Skipped):
