@@ -146,7 +146,8 @@ class Frozen:
 
     def __init__(self, net: nn.Module) -> None:
         self.net = net
-        self.owners = list(net.modules())
+        # Where `net` keeps its tensors: looked through for every image, so only where there are any.
+        self.owners = [group for m in net.modules() for group in (m._parameters, m._buffers) if group]
         self.made_from: list[tuple[int, int]] | None = None
         self.fused: nn.Module | None = None
 
@@ -163,9 +164,7 @@ class Frozen:
     @torch.no_grad()
     def make_ready(self) -> None:
         """Fuse the network now, unless that is done; on a CPU only, for elsewhere it is not used."""
-        tensors = (
-            t for m in self.owners for group in (m._parameters, m._buffers) for t in group.values() if t is not None
-        )
+        tensors = (t for group in self.owners for t in group.values() if t is not None)
         weights = [(id(t), 0 if t.is_inference() else t._version) for t in tensors]
         if weights != self.made_from:
             self.made_from, self.fused = weights, self._fuse()
