@@ -110,14 +110,16 @@ class CutPaste:
 def cut_paste(images: Tensor, fault: CutPaste) -> tuple[Tensor, Tensor, Tensor]:
     """(B, 3, H, W) -> damaged images, touched pixels (B, H, W) bool, severities (B,) in [0, severity_max], 0 without fault.
 
-    A patch P cut from the image is laid over another place as I + severity P, so the damage grows with the severity also
-    where the surface looks the same everywhere; values may leave [0, 1]. Severity 0 leaves the image as it was.
+    A patch P cut from the image is laid over another place as I + severity P or I - severity P, by chance, so the damage
+    grows with the severity also where the surface looks the same everywhere, and neither bright nor dark is a fault as such;
+    values may leave [0, 1]. Severity 0 leaves the image as it was.
     """
     severity = torch.rand(len(images)) * fault.severity_max * (torch.rand(len(images)) < fault.probability)
     damaged, mask = images.clone(), torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool, device=images.device)
     for index in severity.nonzero()[:, 0].tolist():
+        strength = severity[index].item() * (1 - 2 * int(torch.randint(2, ())))
         for target, source in _places(tuple(images.shape[-2:]), fault):
-            damaged[index][target] = images[index][target] + severity[index].item() * images[index][source]
+            damaged[index][target] = images[index][target] + strength * images[index][source]
             mask[index][target[1:]] = True
     return damaged, mask, severity.to(images.device)
 
