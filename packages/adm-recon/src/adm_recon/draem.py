@@ -87,6 +87,13 @@ class DiscriminativeSubnetwork(nn.Module):
         return self.out(x)
 
 
+def papers_optimizer(plan: Plan, parameters: Iterable[Tensor]) -> dict[str, Optimization]:
+    """Adam, whose rate falls at the paper's shares of the epochs."""
+    milestones = [max(1, round(share * plan.epochs)) for share in MILESTONES]
+    schedule = {"type": "multisteplr", "milestones": milestones, "gamma": 0.1}
+    return {"main": plan.optimization(parameters, "adam", learning_rate=1e-4, scheduler=schedule, fused=True)}
+
+
 class DRAEM(AnomalyModel):
     """Learns to repair synthetic faults and to segment them; images (B, 3, H, W) in [0, 1], sides multiples of 32.
 
@@ -145,11 +152,8 @@ class DRAEM(AnomalyModel):
         terms, _ = self.losses(batch.images, damaged, mask)
         yield Update(sum(terms.values()), logs={name: term.detach() for name, term in terms.items()})
 
-    def configure_optimizers(self, plan: Plan, parameters: Iterable[Tensor] | None = None) -> dict[str, Optimization]:
-        milestones = [max(1, round(share * plan.epochs)) for share in MILESTONES]
-        schedule = {"type": "multisteplr", "milestones": milestones, "gamma": 0.1}
-        parameters = self.parameters() if parameters is None else parameters  # SevNet's, with its head
-        return {"main": plan.optimization(parameters, "adam", learning_rate=1e-4, scheduler=schedule, fused=True)}
+    def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
+        return papers_optimizer(plan, self.parameters())
 
     def segment(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, H, W) -> probability of a fault at each pixel (B, H, W), and act1 .. act6."""

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adm_recon.blocks import check_size
-from adm_recon.draem import DRAEM
+from adm_recon.draem import DRAEM, papers_optimizer
 from adm_recon.synthetic import CutPaste, cut_paste
 
 WIDTHS = (1, 2, 4, 8, 8, 8)  # of act1 .. act6, in base widths
@@ -128,7 +128,7 @@ class DRAEMSevNet(AnomalyModel):
         yield Update(sum(terms.values()), logs={name: term.detach() for name, term in terms.items()})
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
-        return self.draem.configure_optimizers(plan, self.parameters())
+        return papers_optimizer(plan, self.parameters())
 
     def segment(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) -> DRAEM's anomaly map (B, H, W), and the predicted severity (B,), not yet clamped."""
