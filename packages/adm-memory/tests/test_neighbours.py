@@ -3,7 +3,9 @@
 import pytest
 import torch
 from adcore.errors import ConfigError, DataError
+from adm_memory import bounds as kinds
 from adm_memory import neighbours
+from adm_memory.bounds import FullBound, HalfBound, ShortBound
 from adm_memory.neighbours import NearestNeighbours
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,16 +45,46 @@ def test_points_on_a_line():
 def test_correlated_features_take_the_bound(size, dims, k):
     bank, queries = correlated(size, dims), correlated(150, dims, seed=1)
     index = NearestNeighbours(bank)
-    assert index.short is not None
+    assert isinstance(index.bound, ShortBound)
     assert_exact(bank, queries, k, index)
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_features_without_structure_take_the_full_product(k):
+@pytest.mark.parametrize(("has_bfloat16", "bound"), [(False, FullBound), (True, HalfBound)])
+def test_features_without_structure_take_all_dimensions(k, has_bfloat16, bound, monkeypatch):
+    monkeypatch.setattr(kinds, "has_mixed_precision", lambda device: has_bfloat16)
     bank, queries = correlated(3000, 200, decay=0), correlated(100, 200, decay=0, seed=1)
     index = NearestNeighbours(bank)
-    assert index.short is None
+    assert type(index.bound) is bound
     assert_exact(bank, queries, k, index)
+
+
+@given(
+    seed=st.integers(0, 99), decay=st.floats(0, 3), offset=st.floats(0, 1e3), scale=st.sampled_from([1e-6, 1.0, 1e6])
+)
+@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("kind", [FullBound, ShortBound, HalfBound])
+def test_no_distance_is_below_its_bound(kind, seed, decay, offset, scale):
+    bank, queries = (scale * correlated(n, 64, decay, s, offset) for n, s in ((300, seed), (40, seed + 1)))
+    queries[:9] = bank[:9]
+    center = bank.mean(0)
+    (x, norms), (q, q_norms) = ((v - center, (v - center).square().sum(1)) for v in (bank, queries))
+    bound = kind(x, norms, 128, *([torch.linalg.qr(x.T @ x).Q[:, :30]] if kind is ShortBound else []))
+    bounds = bound(q, q_norms, bound.buffers(q, len(q)))
+    assert (bounds[:, 300:] == torch.inf).all()  # what fills the groups up is never near
+    q, x = q.double(), x.double()
+    true = (torch.cdist(q, x).square() - q.square().sum(1, keepdim=True)) / 2
+    slack = 1e-5 * q_norms.double()[:, None]  # the search allows for it
+    assert (bounds[:, :300] <= true + slack).all()
+
+
+def test_queries_that_bfloat16_cannot_tell_apart():
+    """Two crowds of near entries, far apart: the bound in bfloat16 rules nothing of a crowd out."""
+    side = torch.where(torch.arange(3000) % 2 == 0, -10.0, 10.0)[:, None]
+    bank, queries = (side[:n] + correlated(n, 100, 0, seed, 0) / 10 for n, seed in ((3000, 0), (50, 1)))
+    index = NearestNeighbours(bank)
+    index.bound = HalfBound(*index._centered(), index.groups)
+    assert_exact(bank, queries, 3, index)
 
 
 @pytest.mark.parametrize("k", [1, 9])
@@ -61,7 +93,7 @@ def test_queries_the_bound_does_not_suit(k):
     bank = correlated(4000, 128)
     queries = torch.cat([correlated(20, 128, seed=1), 30 * torch.randn(20, 128), torch.full((2, 128), 3.0)])
     index = NearestNeighbours(bank)
-    assert index.short is not None
+    assert isinstance(index.bound, ShortBound)
     assert_exact(bank, queries, k, index)
 
 
@@ -131,7 +163,7 @@ def test_two_of_one_bank_are_equal_and_leave_the_random_state_alone():
     state = torch.random.get_rng_state()
     first, second = NearestNeighbours(bank), NearestNeighbours(bank.clone())
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.equal(first.axes, second.axes)
+    assert torch.equal(first.bound.axes, second.bound.axes)
     assert torch.equal(first.query(queries)[0], second.query(queries)[0])
 
 
