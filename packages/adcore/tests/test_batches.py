@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
-from adcore.data.dataset import ImageDataset, make_loader, read_ahead
+from adcore.data.dataset import GROUP, ImageDataset, make_loader, read_ahead, read_together
 from adcore.data.mvtec import MVTec
 from adcore.data.samples import NORMAL, DatasetReader, Sample
 from adcore.errors import DataError
@@ -62,6 +63,41 @@ def test_reading_begins_before_the_first_item_is_asked_for() -> None:
     read = read_ahead(items(), 2)
     assert begun.wait(10)
     assert list(read) == [0, 1, 2, 3, 4]
+
+
+def test_images_that_are_read_together_come_in_order_and_a_group_at_a_time() -> None:
+    begun: list[int] = []
+
+    def fetch(key: int) -> int:
+        begun.append(key)
+        time.sleep(0.002 * (key % 3))  # later ones are ready sooner
+        return 10 * key
+
+    threads = torch.get_num_threads()
+    read = read_together(fetch, iter(range(2 * GROUP + 5)))
+    assert torch.get_num_threads() == threads, "readers keep to one core, the model does not"
+    assert [next(read) for _ in range(GROUP)] == [10 * key for key in range(GROUP)]
+    assert sorted(begun) == list(range(GROUP)), "nothing is read while the model has its turn"
+    assert list(read) == [10 * key for key in range(GROUP, 2 * GROUP + 5)]
+    assert list(read_together(fetch, [])) == []
+
+
+def test_readers_end_when_nobody_wants_more() -> None:
+    before = threading.active_count()
+    read = read_together(lambda key: key, range(100))
+    assert next(read) == 0
+    read.close()
+    assert threading.active_count() == before
+
+
+def test_one_by_one_gives_the_same_images_in_the_same_order(nut: Path) -> None:
+    loader = make_loader(dataset_of(nut), 4, shuffle=True, seed=1)
+    batches = list(loader)
+    loader.one_by_one()
+    singles = list(loader)
+    assert [batch.images.shape[0] for batch in singles] == [1] * len(loader)
+    assert torch.equal(torch.cat([b.images for b in singles]), torch.cat([b.images for b in batches]))
+    assert [path for b in singles for path in b.paths] == [path for b in batches for path in b.paths]
 
 
 def test_order_depends_on_seed_and_epoch_only(nut: Path) -> None:

@@ -74,6 +74,28 @@ class Shuffled(list):
         return iter(self[i] for i in range(self.start, len(self)))
 
 
+class Gatherer(AnomalyModel):
+    """Learns in one pass: the number of images of each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = []
+
+    def training_step(self, batch, step):
+        self.sizes.append(len(batch.images))
+        yield from ()
+
+    def forward(self, images):
+        return Prediction(images.flatten(1).mean(1))
+
+
+class Splitting(Shuffled):
+    """Batches with the loader's `one_by_one`."""
+
+    def one_by_one(self):
+        self[:] = tiny_batches(8, (16, 16), 1)
+
+
 def trainer(plan=None, folder=None, callbacks=(), model=None, **options) -> Trainer:
     batches = Shuffled(tiny_batches(8, (16, 16), 2))
     return Trainer(
@@ -137,6 +159,16 @@ def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(tmp_path) -
     made.model.judge.weight.data.fill_(math.nan)
     made._save("last")
     assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(("max_steps", "images"), [(None, 8), (3, 6), (9, 8)])
+def test_one_pass_on_a_cpu_is_image_by_image_and_its_steps_still_count_batches(max_steps, images) -> None:
+    model, plan = Gatherer(), Plan(epochs=5, batch_size=2, max_steps=max_steps)
+    Trainer(model, plan, Splitting(tiny_batches(8, (16, 16), 2)), 8).run()
+    assert model.sizes == [1] * images
+    model = Gatherer()
+    Trainer(model, plan, Shuffled(tiny_batches(8, (16, 16), 2)), 8).run()  # a loader that cannot
+    assert model.sizes == [2] * (images // 2)
 
 
 def test_max_steps_ends_the_fit_whatever_the_epochs() -> None:

@@ -97,7 +97,7 @@ class AnomalyModel(nn.Module):
         raise NotImplementedError
 
     def make_ready(self) -> None:
-        """Do now what the first image would have to wait for; called while it is read. Parts with a `make_ready` do."""
+        """Do now what the first image would have to wait for; called before it is read. Parts with a `make_ready` do."""
         for part in self.modules():
             if part is not self and hasattr(part, "make_ready"):
                 part.make_ready()

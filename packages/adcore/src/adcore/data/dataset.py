@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -18,7 +21,9 @@ from adcore.errors import DataError
 from adcore.model import Batch
 from adcore.preprocess import Preprocess
 
-T = TypeVar("T")
+GROUP = 16  # images that are read together, where they are needed one by one
+
+T, K = TypeVar("T"), TypeVar("K")
 
 
 @dataclass
@@ -139,7 +144,7 @@ class Loader:
     """Batches of an ImageDataset, the same for every number of workers; torch's global random state is left alone."""
 
     def __init__(self, dataset: ImageDataset, sampler: EpochBatchSampler, num_workers: int) -> None:
-        self.dataset, self.sampler = dataset, sampler
+        self.dataset, self.sampler, self.singly = dataset, sampler, False
         self._loader = DataLoader(
             _Fetch(dataset),
             batch_sampler=sampler,
@@ -153,13 +158,21 @@ class Loader:
         """Give epoch `epoch` from batch number `start` on, in the next iteration."""
         self.sampler.set_epoch(epoch, start)
 
+    def one_by_one(self) -> None:
+        """Give batches of one image, in the same order, from the next iteration on, for a model that learns in one pass."""
+        self.sampler.batch_size, self.singly = 1, True
+
     def __len__(self) -> int:
         """Batches of one epoch, those before the start included."""
         return self.sampler._batches
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches; reading begins at once."""
-        return self._good(read_ahead(self._loader) if self._loader.num_workers == 0 else iter(self._loader))
+        """Batches; the next is read while the model works on one, or single images in turns with it."""
+        if self._loader.num_workers > 0:
+            return self._good(iter(self._loader))
+        if self.singly:
+            return self._good(read_together(lambda batch: _collate_good([self.dataset.fetch(batch[0])]), self.sampler))
+        return self._good(read_ahead(self._loader))
 
     def _good(self, read: Iterator[tuple[Batch | None, list[Skipped]]]) -> Iterator[Batch]:
         good = False
@@ -181,27 +194,54 @@ def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
 
     It begins at once, and keeps to one core: helpers of its own would wait for work on the cores that the model needs.
     """
-    iterator, threads = iter(items), torch.get_num_threads()
-    pool = ThreadPoolExecutor(1)
-    pool.submit(_keep_to_one_core).result()
-    torch.set_num_threads(threads)  # what threads that start later begin with, which the line above changed too
-    return _made(pool, iterator, deque(pool.submit(next, iterator, None) for _ in range(ahead)))
+    iterator, pool = iter(items), _readers(1)
+    waiting = deque(pool.submit(next, iterator, None) for _ in range(ahead))
+    return _made(pool, iterator, waiting)
 
 
 def _made(pool: ThreadPoolExecutor, iterator: Iterator[T], waiting: deque[Future[T | None]]) -> Iterator[T]:
-    with pool:
-        try:
-            while (item := waiting.popleft().result()) is not None:
-                waiting.append(pool.submit(next, iterator, None))
-                yield item
-        finally:
-            for future in waiting:
-                future.cancel()
+    with _ending(pool):
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, iterator, None))
+            yield item
 
 
-def _keep_to_one_core() -> None:
-    torch.get_num_threads()  # a thread's first question sets the number that all begin with
-    torch.set_num_threads(1)
+def read_together(fetch: Callable[[K], T], keys: Iterable[K]) -> Iterator[T]:
+    """`fetch(key)` for all keys in their order: as many cores as a model has read a group, then the model has them all.
+
+    For models that need little more time for an image than its reader: in turns they are quicker than side by side, where
+    each part of a model's work waits for the core that reads.
+    """
+    iterator = iter(keys)
+    with _ending(_readers(min(torch.get_num_threads(), GROUP))) as pool:
+        while group := list(islice(iterator, GROUP)):
+            yield from list(pool.map(fetch, group))
+
+
+def _readers(count: int) -> ThreadPoolExecutor:
+    """Threads that keep to one core each."""
+    threads, started = torch.get_num_threads(), Barrier(count + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # a thread's first question sets the number that all begin with
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(count, initializer=start)
+    for _ in range(count):
+        pool.submit(int)
+    started.wait()
+    torch.set_num_threads(threads)  # what threads that start later begin with, which the readers changed too
+    return pool
+
+
+@contextmanager
+def _ending(pool: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+    """The pool ends with the block, and what it has not begun by then is not done."""
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class _Fetch(Dataset):

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adcore.data.dataset import ImageDataset, Item, Skipped, read_ahead
+from adcore.data.dataset import ImageDataset, Item, Skipped, read_ahead, read_together
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import DataError
 from adcore.model import AnomalyModel
 from adcore.preprocess import Preprocess
 
-AHEAD = 4  # images decoded before they are needed
 GPU_BATCH = 16
 
 
@@ -86,10 +85,12 @@ def score_samples(
     """
     samples = list(samples)
     scoring, started = Scoring(), time.perf_counter()
-    size = 1 if torch.device(device).type == "cpu" else GPU_BATCH
     dataset = ImageDataset(samples, reader, preprocess)
-    items = read_ahead(map(dataset.fetch, range(len(dataset))), AHEAD)
-    model.make_ready()  # meanwhile
+    model.make_ready()
+    if torch.device(device).type == "cpu":
+        size, items = 1, read_together(dataset.fetch, range(len(dataset)))
+    else:
+        size, items = GPU_BATCH, read_ahead(map(dataset.fetch, range(len(dataset))), GPU_BATCH)
     for group in _groups(zip(samples, items, strict=True), size):
         for _, item in group:
             if isinstance(item, Skipped):

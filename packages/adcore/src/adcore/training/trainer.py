@@ -35,7 +35,8 @@ class FitSummary:
 
 
 class Trainer:
-    """Fits one model. `train_loader` gives Batches, has a length, and may have `set_epoch(epoch, start)`.
+    """Fits one model. `train_loader` gives Batches, has a length, and may have `set_epoch(epoch, start)` and
+    `one_by_one()`, which makes it give batches of one image.
 
     With `checkpoints`, a folder, the fit can be resumed after a kill: `identity` says what run the files belong to.
     """
@@ -92,8 +93,8 @@ class Trainer:
             self.optimizations = model.configure_optimizers(self.plan)
             # float16 on CUDA, bfloat16 on a CPU; models that learn in one pass need the features that prediction sees
             self.autocast = torch.autocast(self.device.type, enabled=self.mixed and bool(self.optimizations))
-            if not self.optimizations:  # nothing to optimise: a second pass would show the model what it has seen
-                self.plan = self.fit.plan = self.plan.model_copy(update={"epochs": 1})
+            if not self.optimizations:
+                self.plan = self.fit.plan = self._one_pass()
             if resume and self.checkpoints:
                 load_checkpoint(self.checkpoints / "last.safetensors", self, self.identity)
             self._call("on_fit_start", self)
@@ -114,15 +115,27 @@ class Trainer:
         seconds = time.perf_counter() - started
         return FitSummary(fit.epoch, fit.step, seconds, self.stop_reason, dict(self.logs), self.history)
 
+    def _one_pass(self) -> Plan:
+        """What becomes of the plan with nothing to optimise: one epoch, for a second would show what has been seen.
+
+        On a CPU the model gets image by image, as frozen networks run there: it need not wait for the rest of a batch.
+        """
+        plan, changes = self.plan, {"epochs": 1}
+        if self.device.type == "cpu" and hasattr(self.train_loader, "one_by_one"):
+            self.train_loader.one_by_one()
+            counts = {"max_steps": plan.max_steps, "validate_every_steps": plan.validate_every_steps}
+            changes |= {key: count * plan.batch_size for key, count in counts.items() if count}
+            changes |= {"batch_size": 1, "steps_per_epoch": len(self.train_loader)}
+        return plan.model_copy(update=changes)
+
     def _epoch(self) -> None:
         """One pass, or what is left of it after a resume."""
         fit, model, plan = self.fit, self.model, self.plan
         if hasattr(self.train_loader, "set_epoch"):
             self.train_loader.set_epoch(fit.epoch, self.steps_in_epoch)
         model.train()
-        batches = iter(self.train_loader)
-        model.make_ready()  # while the first batch is read
-        for batch in batches:
+        model.make_ready()
+        for batch in self.train_loader:
             self.logs = self._step(batch.to(self.device))
             fit.step, self.steps_in_epoch = fit.step + 1, self.steps_in_epoch + 1
             for key, value in self.logs.items():
