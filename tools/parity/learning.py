@@ -30,7 +30,7 @@ RUNS = {
     "patchcore-efficientnet-lite0": ("patchcore", 1, 1, 128),
     "dfkde-efficientnet-lite0": ("dfkde", 1, 1, 256),
     "dfm-efficientnet-lite0": ("dfm", 1, 1, 256),
-    "cfa-efficientnet-lite0": (None, 5, 2, 128),
+    "cfa-efficientnet-lite0": ("cfa", 5, 2, 128),
     "stfpm-efficientnet-lite0": ("stfpm", 30, 6, 128),
     # The peer sums STFPM's loss over the batch, the paper averages: the same training has 8 times its rate here, and an
     # eighth of its weight decay, which is part of the gradient.
@@ -39,8 +39,11 @@ RUNS = {
     "reverse-distillation-efficientnet-lite0": (None, 15, 3, 128),
     "fastflow-efficientnet-lite0": ("fastflow", 30, 6, 128),
     "cflow-efficientnet-lite0": ("cflow", 4, 1, 128),
-    "csflow-efficientnet-lite0": (None, 15, 3, 128),
+    "csflow-efficientnet-lite0": ("csflow", 15, 3, 128),
     "uflow-efficientnet-lite0": ("uflow", 15, 3, 128),
+    # The peer's losses: CS-Flow's averages the energies of a batch and adds up the determinants, U-Flow's the other way round.
+    f"csflow-efficientnet-lite0 log_det_weight={BATCH}": ("csflow", 15, 3, 128),
+    f"uflow-efficientnet-lite0 log_det_weight={1 / BATCH}": ("uflow", 15, 3, 128),
     "supersimplenet-efficientnet-lite0": ("supersimplenet", 30, 6, 128),
     "uninet-efficientnet-lite0": (None, 10, 2, 128),
     "autoencoder": (None, 60, 4, 128),

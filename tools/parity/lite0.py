@@ -45,3 +45,44 @@ def install() -> None:
         return network
 
     timm.create_model = create_with_wheel
+
+
+class Stages(torch.nn.Module):
+    """Frozen feature maps of lite0, each under the name that the peer asks for."""
+
+    def __init__(self, **indices: int) -> None:
+        super().__init__()
+        self.names = list(indices)
+        net = timm.create_model(NAME, pretrained=True, features_only=True, out_indices=tuple(indices.values()))
+        self.net = net.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Stages":
+        return super().train(False)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(zip(self.names, self.net(images), strict=True))
+
+
+def give_to_cfa() -> None:
+    """The peer's CFA, asked for resnet18, gets lite0's maps of strides 4, 8 and 16, and a descriptor of their channels."""
+    from anomalib.models.image.cfa import torch_model as cfa
+
+    convolution, channels = cfa.CoordConv2d, 24 + 40 + 112
+    cfa.get_feature_extractor = lambda backbone, nodes: Stages(layer1=1, layer2=2, layer3=3)
+    cfa.CoordConv2d = lambda in_channels, out_channels, kernel_size: convolution(channels, channels, kernel_size)
+
+
+def give_to_csflow() -> None:
+    """The peer's CS-Flow gets lite0's stage of stride 16 and 112 channels in place of B5's of stride 32 and 304."""
+    from anomalib.models.image.csflow import torch_model as csflow
+
+    node, flow = csflow.InputNode, csflow.CrossScaleFlow
+
+    def doubled(input_dims: tuple[int, int, int], **options):  # it divides them by the stride of B5
+        channels, height, width = input_dims
+        return flow(input_dims=(channels, 2 * height, 2 * width), **options)
+
+    csflow.efficientnet_b5 = lambda weights: None
+    csflow.TimmFeatureExtractor = lambda backbone, layers: Stages(**dict.fromkeys(layers, 3))
+    csflow.InputNode = lambda channels, height, width, name: node(112, height, width, name=name)
+    csflow.CrossScaleFlow = doubled

@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> dict:
     train, test = read_dataset(arguments.data, arguments.dataset)
     seed_everything(arguments.seed, workers=True)
     model = peer_models.build(arguments.model, arguments.size, arguments.set)
+    if arguments.quick_coreset:
+        peer_models.quicken_coreset()
     timers = peer_models.time_phases()
     name = arguments.name or f"{arguments.model}_{arguments.dataset.replace(':', '_').replace('.', 'root')}"
 
@@ -77,7 +79,10 @@ def run(arguments: argparse.Namespace) -> dict:
             max_epochs=arguments.epochs,
         )  # fmt: skip
         started = time.perf_counter()
-        if arguments.model == "dsr":  # asks the data module for the length of an epoch
+        if arguments.model in (
+            "dsr",
+            "cfa",
+        ):  # these ask the data module for an epoch's length, and for the images again
             data.val_dataloader = lambda: []  # noqa: PIE807  (`list` has no code, which Lightning looks for)
             engine.fit(model=model, datamodule=data)
         else:
@@ -114,6 +119,7 @@ def run(arguments: argparse.Namespace) -> dict:
         "epochs": arguments.epochs,
         "workers": arguments.workers,
         "seed": arguments.seed,
+        "quick_coreset": arguments.quick_coreset,
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
         "versions": peer_models.versions(),
@@ -163,6 +169,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     one.add_argument("--epochs", type=int, default=1)
     one.add_argument("--workers", type=int, default=0)
     one.add_argument("--seed", type=int, default=42)
+    one.add_argument("--quick-coreset", action="store_true", help="the peer's picks by our search; no times to quote")
     steps = commands.add_parser("steps", help="seconds per training step")
     steps.add_argument("model")
     steps.add_argument("--batch", type=int, required=True)

@@ -109,14 +109,18 @@ def test_wrong_backbone_or_layer_is_named(backbone, layer):
         StageFeatures(backbone, layer, "random")
 
 
-def test_loss_is_minus_the_gaussian_log_likelihood_a_dimension(model, tiny_batch):
+def test_loss_is_minus_the_gaussian_log_likelihood_a_dimension(model, tiny_batch, monkeypatch):
     """Up to the constant log(2 pi) / 2, a mean over the images."""
     (update,) = model.training_step(tiny_batch, 0)
     with torch.no_grad():
         latents, volume = model.encode(tiny_batch.images)
         z = flatten(latents)
         density = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1) + volume
-    torch.testing.assert_close(update.loss.detach(), -density.mean() / z.shape[1] - 0.5 * math.log(2 * math.pi))
+    expected = -density.mean() / z.shape[1] - 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(update.loss.detach(), expected)
+    monkeypatch.setattr(model, "log_det_weight", 4.0)
+    (weighted,) = model.training_step(tiny_batch, 0)
+    torch.testing.assert_close(weighted.loss.detach(), expected - 3 * volume.mean() / z.shape[1])
 
 
 def test_map_and_score_equal_the_formula(model, tiny_batch):

@@ -57,7 +57,7 @@ def test_a_defect_on_the_coarse_scale_reaches_the_finer_ones(model):
             assert not torch.equal(before, after)
 
 
-def test_loss_is_minus_the_gaussian_log_likelihood(model, tiny_batch):
+def test_loss_is_minus_the_gaussian_log_likelihood(model, tiny_batch, monkeypatch):
     """Up to the constant d/2 log(2 pi), a mean over the images."""
     (update,) = model.training_step(tiny_batch, 0)
     with torch.no_grad():
@@ -66,6 +66,9 @@ def test_loss_is_minus_the_gaussian_log_likelihood(model, tiny_batch):
         density = torch.distributions.Normal(0.0, 1.0).log_prob(flat).sum(1) + volume
         expected = -(density + 0.5 * flat.shape[1] * math.log(2 * math.pi)).mean()
     torch.testing.assert_close(update.loss.detach(), expected, rtol=1e-4, atol=1e-2)
+    monkeypatch.setattr(model, "log_det_weight", 0.25)
+    (weighted,) = model.training_step(tiny_batch, 0)
+    torch.testing.assert_close(weighted.loss.detach(), expected + 0.75 * volume.mean(), rtol=1e-4, atol=1e-2)
 
 
 def test_likelihood_map_equals_the_formula(model, tiny_batch):

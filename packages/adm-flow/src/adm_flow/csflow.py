@@ -160,8 +160,10 @@ class CSFlow(AnomalyModel):
         coupling_blocks: Annotated[int, Field(ge=1, description="coupling blocks")] = 4,
         cross_conv_channels: Annotated[int, Field(ge=1, description="hidden channels of the subnets")] = 1024,
         clamp: Annotated[float, Field(gt=0, description="bound of a coupling's log scale")] = 3.0,
+        log_det_weight: Annotated[float, Field(gt=0, description="of log |det| in the loss; 1: the likelihood")] = 1.0,
     ) -> None:
         super().__init__()
+        self.log_det_weight = log_det_weight
         self.features = StageFeatures(backbone, layer, weights)
         self.flow = build_flow(self.features.channels, coupling_blocks, cross_conv_channels, clamp)
 
@@ -177,7 +179,7 @@ class CSFlow(AnomalyModel):
         """Minimise -log p_X(x) = z² / 2 - log |det dz/dx| (without its constant), a dimension of x."""
         latents, log_det = self.encode(batch.images)
         z = torch.cat([m.flatten(1) for m in latents], 1)  # (B, D)
-        yield Update((0.5 * z.square().sum(1) - log_det).mean() / z.shape[1])
+        yield Update((0.5 * z.square().sum(1) - self.log_det_weight * log_det).mean() / z.shape[1])
 
     def forward(self, images: Tensor) -> Prediction:
         """Score: mean of z² / 2 over all scales. Map: mean of z² over the channels, multiplied over the scales."""

@@ -45,7 +45,7 @@ def build_flow(channels: list[int], steps: int, clamp: float, hidden_ratio: floa
             nodes.append(Node(flowing, CouplingBlock, options, name=f"coupling{i}_{step}"))
             flowing = nodes[-1].out0
         if i > 0:
-            up = 4 * math.ceil(width / 8)  # about half, in fours: four channels become one of twice the size
+            up = max(width // 8, 1) * 4  # about half, in fours: four channels become one of twice the size
             split = Node(flowing, Split, {"section_sizes": [up, width - up]}, name=f"split{i}")
             larger = Node(split.out0, IRevNetUpsampling, {}, name=f"upsample{i}")
             joined = Node([inputs[i - 1].out0, larger.out0], Concat, {"dim": 0}, name=f"concat{i}")
@@ -89,13 +89,14 @@ class UFlow(AnomalyModel):
         flow_steps: Annotated[int, Field(ge=1, description="coupling blocks of each stage")] = 4,
         affine_clamp: Annotated[float, Field(gt=0, description="bound of a coupling's log scale")] = 2.0,
         hidden_ratio: Annotated[float, Field(gt=0, description="hidden channels of a subnet to its inputs")] = 1.0,
+        log_det_weight: Annotated[float, Field(gt=0, description="of log |det| in the loss; 1: the likelihood")] = 1.0,
         anomaly_map: Annotated[
             Literal["likelihood", "nfa"],
             Field(description="nfa: -log10 of the number of false alarms, which needs no threshold but 0"),
         ] = "likelihood",
     ) -> None:
         super().__init__()
-        self.map_kind = anomaly_map
+        self.map_kind, self.log_det_weight = anomaly_map, log_det_weight
         mcait = backbone == "mcait"
         self.features = MultiScaleCait(layers, weights) if mcait else create_features(backbone, layers, weights)
         channels, strides = self.features.channels, self.features.strides
@@ -119,10 +120,13 @@ class UFlow(AnomalyModel):
         return latents[::-1], log_det
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
-        """Minimise -log p_X(x) = sum over the scales of z² / 2, - log |det dz/dx| (without its constant)."""
+        """Minimise -log p_X(x) = sum over the scales of z² / 2, - log |det dz/dx| (without its constant).
+
+        Programs that add up the energies of a batch and average its determinants train with a `log_det_weight` of 1 / batch.
+        """
         latents, log_det = self.encode(batch.images)
         energy = sum(0.5 * z.square().sum((1, 2, 3)) for z in latents)  # (B,)
-        yield Update((energy - log_det).mean())
+        yield Update((energy - self.log_det_weight * log_det).mean())
 
     def forward(self, images: Tensor) -> Prediction:
         """The map that was chosen by `anomaly_map`; the score is its maximum."""
