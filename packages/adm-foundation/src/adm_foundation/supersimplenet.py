@@ -158,7 +158,10 @@ class SuperSimpleNet(AnomalyModel):
         return self.noise_std * torch.randn(shape, device=device), (support & chosen).float().to(device)
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
-        """AdamW; the adaptor at half the heads' rate; both times 0.4 after 80 and 90 % of the epochs."""
+        """AdamW; the adaptor at half the heads' rate; both times 0.4 after 80 and 90 % of the epochs.
+
+        With supervision gradients are clipped to norm 1.
+        """
         rate = plan.learning_rate or 2e-4
         adaptor = {"params": list(self.adaptor.parameters()), "lr": rate / 2}
         if plan.weight_decay is None:
@@ -168,6 +171,12 @@ class SuperSimpleNet(AnomalyModel):
         schedule = {"type": "multisteplr", "milestones": milestones, "gamma": 0.4}
         return {
             "main": plan.optimization(
-                [adaptor, heads], "adamw", learning_rate=2e-4, weight_decay=1e-5, fused=True, scheduler=schedule
+                [adaptor, heads],
+                "adamw",
+                learning_rate=2e-4,
+                weight_decay=1e-5,
+                fused=True,
+                scheduler=schedule,
+                clip_norm=1.0 if self.supervised else None,
             )
         }
