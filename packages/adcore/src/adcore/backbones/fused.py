@@ -164,8 +164,11 @@ class Frozen:
     @torch.no_grad()
     def make_ready(self) -> None:
         """Fuse the network now, unless that is done; on a CPU only, for elsewhere it is not used."""
-        tensors = (t for group in self.owners for t in group.values() if t is not None)
-        weights = [(id(t), 0 if t.is_inference() else t._version) for t in tensors]
+        tensors = [t for group in self.owners for t in group.values() if t is not None]
+        try:
+            weights = [(id(t), t._version) for t in tensors]  # asked for every image
+        except RuntimeError:  # tensors of an inference mode count no changes
+            weights = [(id(t), 0 if t.is_inference() else t._version) for t in tensors]
         if weights != self.made_from:
             self.made_from, self.fused = weights, self._fuse()
 
