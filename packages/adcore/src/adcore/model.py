@@ -105,7 +105,8 @@ class AnomalyModel(nn.Module):
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Learn from one batch; yield an Update for every optimizer step wanted, nothing for one-pass models.
 
-        The trainer steps the optimizer before it asks for the next Update, so alternating models stay plain code.
+        The trainer steps the optimizer before it asks for the next Update, so alternating models stay plain code. On a CPU it
+        gives a one-pass model batches of one image.
         """
         raise NotImplementedError
 
