@@ -16,6 +16,8 @@ logging.getLogger("tifffile").addHandler(
     logging.NullHandler()
 )  # a broken file is one DataError, not a page of warnings
 
+Image.preinit()  # its readers are imported here, not by the first of the threads that read while the others wait
+
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # little and big endian, classic and BigTIFF
 PNG_MAGIC = b"\x89PNG"
