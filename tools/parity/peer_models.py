@@ -66,7 +66,10 @@ def build(name: str, size: int, overrides: list[str]) -> torch.nn.Module:
         if "vq_weights" not in options:
             raise SystemExit("dsr needs --set vq_weights=FILE: run_ours.py run --model dsr writes one")
         give_vq(options.pop("vq_weights"))
-    {"cfa": give_to_cfa, "csflow": give_to_csflow}.get(name, lambda: None)()
+    if kind == "Cfa":
+        give_to_cfa()
+    if kind == "Csflow":
+        give_to_csflow()
     transform = [v2.Resize((size, size), antialias=True)]
     if name not in UNIT_RANGE:
         transform.append(v2.Normalize([0.5] * 3, [0.5] * 3))

@@ -79,10 +79,7 @@ def run(arguments: argparse.Namespace) -> dict:
             max_epochs=arguments.epochs,
         )  # fmt: skip
         started = time.perf_counter()
-        if arguments.model in (
-            "dsr",
-            "cfa",
-        ):  # these ask the data module for an epoch's length, and for the images again
+        if arguments.model in ("dsr", "cfa"):  # they ask the data module for an epoch's length or its images
             data.val_dataloader = lambda: []  # noqa: PIE807  (`list` has no code, which Lightning looks for)
             engine.fit(model=model, datamodule=data)
         else:

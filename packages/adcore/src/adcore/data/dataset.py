@@ -220,7 +220,8 @@ def read_together(fetch: Callable[[K], T], keys: Iterable[K]) -> Iterator[T]:
 
 def _readers(count: int) -> ThreadPoolExecutor:
     """Threads that keep to one core each."""
-    threads, started = torch.get_num_threads(), Barrier(count + 1)
+    threads = torch.get_num_threads()
+    started = Barrier(count + 1, timeout=60)  # where one cannot be started, the others must not wait for ever
 
     def start() -> None:
         torch.get_num_threads()  # a thread's first question sets the number that all begin with
