@@ -33,7 +33,7 @@ assert not {"torch._dynamo", "torch._inductor", "sympy"} & set(sys.modules), "th
     ],
 )
 def test_the_real_compiler_is_there_for_whoever_wants_it(use):
-    run(f"import adcore.lean, torch\n{use}")
+    run(f"import adcore.backbones.networks, torch\n{use}")
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,63 @@ def test_a_stand_in_makes_way_for_the_real_compiler(use):
 def test_shapes_only_builds_without_values():
     run("""
 import sys
+from adcore.backbones.networks import create_network
 from adcore.lean import shapes_only
-import timm
 with shapes_only():
-    net = timm.create_model("resnet18")
+    net = create_network("resnet18")
 assert all(p.is_meta for p in net.parameters()) and net.fc.weight.shape == (1000, 512)
 assert "torch._dynamo" not in sys.modules
+""")
+
+
+BUILT = """
+import sys
+from adcore.backbones.networks import create_network
+net = create_network("resnet18", features_only=True)
+"""
+
+
+def test_a_network_is_built_from_the_one_file_that_defines_it():
+    run(f"""{BUILT}
+assert net.feature_info.channels() == [64, 64, 128, 256, 512]
+others = [name for name in sys.modules if name.startswith("timm.models.") and not name.startswith("timm.models._")]
+assert others == ["timm.models.resnet"], others
+assert not {{"torchvision", "huggingface_hub", "torch._dynamo"}} & set(sys.modules)
+""")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import timm; assert len(timm.list_models()) > 1000 and timm.create_model('resnet10t').num_features == 512",
+        "import timm.models; assert timm.models.vision_transformer and timm.models.resnet.resnet18",
+        "from timm.models import *; assert 'vit_tiny_patch16_224' in globals()",
+        "from timm.data import create_transform; assert create_transform(32).transforms",
+        "from torchvision.ops import misc, nms; assert nms(torch.ones(1, 4), torch.ones(1), 0.5).tolist() == [0]",
+        "import timm; assert timm.models.create_feature_extractor(timm.create_model('resnet18'), ['layer1'])",
+        "assert create_network('tf_efficientnet_b0_ap').num_features == 1280  # a name that timm has given up",
+    ],
+)
+def test_all_of_timm_is_there_for_whoever_wants_it(use):
+    run(f"{BUILT}import torch\n{use}")
+
+
+def test_timm_that_came_first_stays_as_it_is():
+    run(
+        "import timm; models = timm.models\nfrom adcore.backbones.networks import create_network\nassert timm.models is models"
+    )
+
+
+def test_the_hub_client_fails_as_ever():
+    """Once it is called, timm catches the errors that it raises."""
+    run(f"""{BUILT}
+import os
+os.environ["HF_HUB_OFFLINE"] = "1"
+import timm.models._hub as hub
+try:
+    hub.load_model_config_from_hf("nobody/nothing")
+except Exception as error:
+    assert isinstance(error, OSError) or "huggingface_hub" in type(error).__module__, repr(error)
+import huggingface_hub
+assert hub.RepositoryNotFoundError is huggingface_hub.utils.RepositoryNotFoundError
 """)

@@ -59,14 +59,16 @@ def _one_collection() -> Iterator[None]:
             gc.collect()
 
 
-if "torch._dynamo" not in sys.modules:
+@contextmanager
+def lean_imports() -> Iterator[None]:
+    """Inside, what is imported sees stand-ins for torch's compiler, unless it is there already."""
+    if "torch._dynamo" in sys.modules:  # also inside another `lean_imports`
+        yield
+        return
     _stand_in()
     try:
         with _one_collection():
-            import timm  # noqa: F401
-            import torchvision  # noqa: F401
-    except ImportError:  # whoever needs them imports them again, with the real compiler
-        pass
+            yield
     finally:
         _withdraw()
 

@@ -61,9 +61,12 @@ def model_origin(name: str) -> Origin:
 
 def model_class(card: ModelCard) -> type[AnomalyModel]:
     """The class that a card points at."""
-    import adcore.lean  # noqa: F401  (its module will import torchvision or timm)
+    from adcore.lean import lean_imports
 
-    return load_target(card.target)
+    with lean_imports():  # its module imports torchvision or timm
+        import adcore.backbones.networks  # noqa: F401
+
+        return load_target(card.target)
 
 
 def create_model(name: str, **config: Any) -> AnomalyModel:

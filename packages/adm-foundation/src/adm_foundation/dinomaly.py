@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_backbone
+from adcore.backbones.networks import create_network
 from adcore.errors import ConfigError
 from adcore.lean import shapes_only
 from adcore.maps import gaussian_blur, upsample
@@ -37,7 +37,7 @@ class TokenEncoder(nn.Module):
         super().__init__()
         self.target_layers = target_layers
         with shapes_only():
-            whole = timm.create_model(backbone_card(backbone).architecture)
+            whole = create_network(backbone_card(backbone).architecture)
         if type(whole) is not VisionTransformer:
             raise ConfigError(f"backbone '{backbone}' is no plain vision transformer; take dinov2_vit_base_14, say")
         depth = len(whole.blocks)

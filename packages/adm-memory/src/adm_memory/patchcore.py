@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from adcore.backbones.features import FeatureExtractor, singly_on_cpu
 from adcore.maps import gaussian_blur, upsample
+from adcore.memory import give_back
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from pydantic import Field
 from torch import Tensor
@@ -48,6 +49,20 @@ class PatchCore(AnomalyModel):
         self.register_buffer("memory_bank", torch.empty(0))  # M: (m, d)
         self._index: NearestNeighbours | None = None  # search structure, made from the bank when first needed
 
+    @property
+    def index(self) -> NearestNeighbours:
+        """The bank, prepared for searching."""
+        if self._index is None:
+            self._index = NearestNeighbours(self.memory_bank)
+            give_back()
+        return self._index
+
+    def make_ready(self) -> None:
+        """The backbone, and the bank of a fitted model."""
+        super().make_ready()
+        if not self.training and len(self.memory_bank):
+            self.index  # noqa: B018 (made when first asked for)
+
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(B, 3, H, W) -> locally averaged patch features (B * h * w, d) and the grid (h, w)."""
         maps = [F.avg_pool2d(features, 3, 1, 1) for features in self.extractor(images)]
@@ -85,20 +100,19 @@ class PatchCore(AnomalyModel):
         start = int(torch.randint(len(patches), (1,), generator=generator))
         picks = farthest_first(reduced, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
         self.memory_bank = patches[picks]
+        give_back()
 
     def forward(self, images: Tensor) -> Prediction:
         """Distance of each patch to its nearest in the bank, as a smoothed map; the score is the re-weighted maximum."""
         patches, (h, w) = self.embed(images)
-        if self._index is None:
-            self._index = NearestNeighbours(self.memory_bank)
-        distances, nearest = (t[:, 0].unflatten(0, (-1, h * w)) for t in self._index.query(patches))  # (B, h * w)
+        distances, nearest = (t[:, 0].unflatten(0, (-1, h * w)) for t in self.index.query(patches))  # (B, h * w)
         worst = distances.argmax(1, keepdim=True)  # the patch m_test,* of each image
         score = distances.gather(1, worst)[:, 0]
         if self.num_neighbors > 1:
             patch = patches.unflatten(0, (-1, h * w))[torch.arange(len(images)), worst[:, 0]]  # (B, d)
             star = self.memory_bank[nearest.gather(1, worst)[:, 0]]  # m*: (B, d)
             count = min(self.num_neighbors, len(self.memory_bank))
-            support = self.memory_bank[self._index.query(star, count)[1]]  # N_b(m*): (B, b, d), m* first
+            support = self.memory_bank[self.index.query(star, count)[1]]  # N_b(m*): (B, b, d), m* first
             score = reweight(score, torch.linalg.vector_norm(support - patch[:, None], dim=2))
         anomaly_map = gaussian_blur(upsample(distances.unflatten(1, (h, w)), images.shape[-2:]), sigma=4.0)
         return Prediction(score, anomaly_map)

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from adcore.backbones.fused import Frozen
+from adcore.backbones.networks import create_network
 from adcore.backbones.resolve import WeightsFile, resolve
 from adcore.cards import BackboneCard
 from adcore.errors import ConfigError, WeightsError
 from adcore.lean import shapes_only
+from adcore.memory import trim
 from adcore.registry import backbone_card
 from adcore.settings import settings
 
@@ -55,12 +56,13 @@ def create_backbone(name: str, weights: str = "pretrained", frozen: bool = True,
     with torch.random.fork_rng(devices=[], enabled=frozen):  # a student is drawn like every other trained layer
         if frozen:
             torch.manual_seed(settings().seed)
-        net = timm.create_model(card.architecture, pretrained=False, **{**card.options, **timm_options})
+        net = create_network(card.architecture, **{**card.options, **timm_options})
     if weights == "random" or _deferred.get():
         info = WeightsInfo(card.name, "random", None)
     else:
         found = resolve(name, None if weights == "pretrained" else weights)
         load_weights(net, found)
+        trim()  # the file's other tensors
         info = WeightsInfo(card.name, found.path.name, found.sha256)
     if frozen:
         net.requires_grad_(False).eval()
@@ -109,7 +111,7 @@ def _renamed_by_order(state: dict[str, Tensor], weights: WeightsFile) -> dict[st
         return [key for key in keys if not key.endswith("num_batches_tracked")]
 
     with shapes_only():
-        names = kept(timm.create_model(weights.card.architecture, pretrained=False).state_dict())
+        names = kept(create_network(weights.card.architecture).state_dict())
     keys = kept(state)
     if len(names) != len(keys):
         raise WeightsError(f"{weights.path} holds {len(keys)} tensors, backbone '{weights.card.name}' has {len(names)}")
@@ -164,7 +166,7 @@ def singly_on_cpu(images: Tensor) -> Sequence[Tensor]:
 
 def _layer_indices(card: BackboneCard, layers: Sequence[str]) -> list[int]:
     with shapes_only():
-        info = timm.create_model(card.architecture, pretrained=False, features_only=True).feature_info
+        info = create_network(card.architecture, features_only=True).feature_info
     names = [*info.module_name()]
     strides = [f"stride{r}" for r in info.reduction()]
     indices = []

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import BatchNormAct2d, Conv2dSame, get_same_padding
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from adcore.backbones.networks import layers
 
 PROBE_SIZE = 64  # of the random image with which a fused network is compared with its original
 TOLERANCE = 1e-4  # largest difference allowed there, relative to the largest value
@@ -41,7 +42,7 @@ class FusedConv2d(nn.Module):
                 weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )
         self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
-        self.same, self.padding = isinstance(conv, Conv2dSame), tuple(conv.padding)
+        self.same, self.padding = isinstance(conv, layers.Conv2dSame), tuple(conv.padding)
         self.geometry = [*conv.stride], [*conv.dilation], conv.groups
         self.activation: tuple[str, list[float]] = ("none", [])
         self.prepared: dict[tuple[float, float], tuple[Tensor, list[int]]] = {}  # by padding: what oneDNN is given
@@ -63,13 +64,13 @@ class FusedConv2d(nn.Module):
     def _same_padding(self, x: Tensor) -> tuple[float, float]:
         """TensorFlow's padding for this size, on each side; a half where one more comes at the end than at the front."""
         sizes = zip(x.shape[-2:], self.weight.shape[-2:], self.geometry[0], strict=True)
-        return tuple(get_same_padding(size, kernel, stride, 1) / 2 for size, kernel, stride in sizes)
+        return tuple(layers.get_same_padding(size, kernel, stride, 1) / 2 for size, kernel, stride in sizes)
 
     def _prepare(self, padding: tuple[float, float]) -> tuple[Tensor, list[int]]:
         """Weights in oneDNN's layout and whole paddings: a zero in front of the kernel takes back a half too much."""
         whole = [math.ceil(p) for p in padding]
         (top, left) = (int(2 * (w - p)) for w, p in zip(whole, padding, strict=True))
-        weight = F.pad(self.weight, (left, 0, top, 0))
+        weight = F.pad(self.weight, (left, 0, top, 0)) if left or top else self.weight
         if weight.shape[-2:] != (1, 1):  # laid out for one batch size, those are slow at others
             weight = torch.ops.mkldnn._reorder_convolution_weight(weight, whole, *self.geometry, None)
         return weight, whole
@@ -81,7 +82,7 @@ class _Tracer(fx.Tracer):
 
 
 def _fusable(module: nn.Module | None) -> bool:
-    if type(module) is Conv2dSame:
+    if type(module) is layers.Conv2dSame:
         return module.dilation == (1, 1)
     return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
@@ -113,7 +114,9 @@ def fuse(net: nn.Module) -> fx.GraphModule:
             continue
         norm, activation = module(after := only_user(node)), None
         if isinstance(norm, nn.BatchNorm2d):
-            own = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()  # timm's norms carry their activation
+            own = (
+                norm.act if isinstance(norm, layers.BatchNormAct2d) else nn.Identity()
+            )  # timm's norms carry their activation
             activation = ACTIVATIONS.get(type(own))
             if activation or isinstance(own, nn.Identity):
                 absorb(after, into=node)

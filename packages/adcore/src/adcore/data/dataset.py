@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from adcore.data.samples import NORMAL, DatasetReader, Sample
 from adcore.data.splits import derive_seed
 from adcore.errors import DataError
+from adcore.memory import trim
 from adcore.model import Batch
 from adcore.preprocess import Preprocess
 
-GROUP = 16  # images that are read together, where they are needed one by one
+GROUP = 16  # images that are read together, or one by each core, where they are needed one by one
 
 T, K = TypeVar("T"), TypeVar("K")
 
@@ -212,10 +213,14 @@ def read_together(fetch: Callable[[K], T], keys: Iterable[K]) -> Iterator[T]:
     For models that need little more time for an image than its reader: in turns they are quicker than side by side, where
     each part of a model's work waits for the core that reads.
     """
-    iterator = iter(keys)
-    with _ending(_readers(min(torch.get_num_threads(), GROUP))) as pool:
-        while group := list(islice(iterator, GROUP)):
-            yield from list(pool.map(fetch, group))
+    iterator, threads = iter(keys), torch.get_num_threads()
+    with _ending(_readers(threads)) as pool:
+        while group := list(islice(iterator, max(GROUP, threads))):
+            read = deque(pool.map(fetch, group))
+            trim()  # the readers' threads, and the model between, each keep for themselves what they freed
+            while read:  # what is done with is let go
+                yield read.popleft()
+            trim()
 
 
 def _readers(count: int) -> ThreadPoolExecutor:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import tifffile
 from PIL import Image
 
 from adcore.errors import DataError
+
+if TYPE_CHECKING:
+    import tifffile
 
 logging.getLogger("tifffile").addHandler(
     logging.NullHandler()
@@ -108,6 +110,8 @@ def _unpack(file: IO[bytes], mode: str, raw: str) -> np.ndarray:
 
 
 def _decode_tiff(file: IO[bytes], path: Path) -> Pixels:
+    import tifffile  # for these alone
+
     with tifffile.TiffFile(file) as tiff:
         pages = [page for page in tiff.pages if not page.is_reduced]  # thumbnails and pyramid levels do not count
         if len(pages) != 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import tifffile
 import torch
 from PIL import Image
 from torch import Tensor
@@ -75,6 +74,8 @@ def write_image(path: str | Path, image: Tensor) -> None:
     values = image.detach().cpu().numpy()
     values = values.transpose(1, 2, 0) if values.ndim == 3 else values
     if path.suffix.lower() in (".tif", ".tiff"):
+        import tifffile
+
         with atomic_path(path) as temporary:
             tifffile.imwrite(
                 temporary, values.astype(np.float32), photometric="rgb" if values.ndim == 3 else "minisblack"
