@@ -1,4 +1,4 @@
-"""CS-Flow against anomalib's answers; the training batches hold one image, see README.md.
+"""CS-Flow against anomalib's answers.
 
 The peer reads torchvision's EfficientNet-B5, ours timm's: the same network, with other names for its layers.
 """

@@ -1,4 +1,4 @@
-"""U-Flow against anomalib's answers; the training batches hold one image, see README.md."""
+"""U-Flow against anomalib's answers."""
 
 import pytest
 import torch

@@ -50,19 +50,17 @@ def cflow() -> Result:
 
 
 def uflow() -> Result:
-    """One image a step: the peer adds the energies of a batch up but averages its log-determinants."""
     options = {"backbone": "resnet18"}
-    return learn(peer("Uflow", 64, **options), "uflow", options, (1, 3, 64, 64))
+    return learn(peer("Uflow", 64, **options), "uflow", options, (2, 3, 64, 64))
 
 
 def csflow() -> Result:
-    """One image a step: the peer adds the log-determinants of a batch up but averages its energies."""
     options = {"cross_conv_hidden_channels": 32, "n_coupling_blocks": 2}
     module = peer("Csflow", 128, **options)
     optimizer = peer_optimizer(module)
     parameters = [entry for entry in filled(module, "csflow") if not entry[0].startswith("unused.")]
     images, image_facts = inputs((2, 3, 128, 128))
-    batches, train_facts = training_batches(STEPS, (1, 3, 128, 128))
+    batches, train_facts = training_batches(STEPS, (2, 3, 128, 128))
     tensors = evaluate(module.model, images, stride=2)
     module.model.train()
     clip = module.trainer_arguments["gradient_clip_val"]

@@ -41,9 +41,9 @@ RUNS = {
     "cflow-efficientnet-lite0": ("cflow", 4, 1, 128),
     "csflow-efficientnet-lite0": ("csflow", 15, 3, 128),
     "uflow-efficientnet-lite0": ("uflow", 15, 3, 128),
-    # The peer's losses: CS-Flow's averages the energies of a batch and adds up the determinants, U-Flow's the other way round.
-    f"csflow-efficientnet-lite0 log_det_weight={BATCH}": ("csflow", 15, 3, 128),
-    f"uflow-efficientnet-lite0 log_det_weight={1 / BATCH}": ("uflow", 15, 3, 128),
+    # The likelihood of the papers, where the cards and the peer weigh energies and log-determinants of a batch differently.
+    "csflow-efficientnet-lite0 log_det_weight=1": ("csflow", 15, 3, 128),
+    "uflow-efficientnet-lite0 log_det_weight=1": ("uflow", 15, 3, 128),
     "supersimplenet-efficientnet-lite0": ("supersimplenet", 30, 6, 128),
     "uninet-efficientnet-lite0": (None, 10, 2, 128),
     "autoencoder": (None, 60, 4, 128),

@@ -110,7 +110,8 @@ def test_wrong_backbone_or_layer_is_named(backbone, layer):
 
 
 def test_loss_is_minus_the_gaussian_log_likelihood_a_dimension(model, tiny_batch, monkeypatch):
-    """Up to the constant log(2 pi) / 2, a mean over the images."""
+    """With a weight of 1, up to the constant log(2 pi) / 2, a mean over the images."""
+    monkeypatch.setattr(model, "log_det_weight", 1.0)
     (update,) = model.training_step(tiny_batch, 0)
     with torch.no_grad():
         latents, volume = model.encode(tiny_batch.images)
@@ -118,9 +119,11 @@ def test_loss_is_minus_the_gaussian_log_likelihood_a_dimension(model, tiny_batch
         density = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1) + volume
     expected = -density.mean() / z.shape[1] - 0.5 * math.log(2 * math.pi)
     torch.testing.assert_close(update.loss.detach(), expected)
-    monkeypatch.setattr(model, "log_det_weight", 4.0)
-    (weighted,) = model.training_step(tiny_batch, 0)
-    torch.testing.assert_close(weighted.loss.detach(), expected - 3 * volume.mean() / z.shape[1])
+    images = len(volume)
+    for weight, more in ((4.0, 3), (None, images - 1)):
+        monkeypatch.setattr(model, "log_det_weight", weight)
+        (weighted,) = model.training_step(tiny_batch, 0)
+        torch.testing.assert_close(weighted.loss.detach(), expected - more * volume.mean() / z.shape[1])
 
 
 def test_map_and_score_equal_the_formula(model, tiny_batch):

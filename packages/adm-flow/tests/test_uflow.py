@@ -58,7 +58,8 @@ def test_a_defect_on_the_coarse_scale_reaches_the_finer_ones(model):
 
 
 def test_loss_is_minus_the_gaussian_log_likelihood(model, tiny_batch, monkeypatch):
-    """Up to the constant d/2 log(2 pi), a mean over the images."""
+    """With a weight of 1, up to the constant d/2 log(2 pi), a mean over the images."""
+    monkeypatch.setattr(model, "log_det_weight", 1.0)
     (update,) = model.training_step(tiny_batch, 0)
     with torch.no_grad():
         latents, volume = model.encode(tiny_batch.images)
@@ -69,6 +70,10 @@ def test_loss_is_minus_the_gaussian_log_likelihood(model, tiny_batch, monkeypatc
     monkeypatch.setattr(model, "log_det_weight", 0.25)
     (weighted,) = model.training_step(tiny_batch, 0)
     torch.testing.assert_close(weighted.loss.detach(), expected + 0.75 * volume.mean(), rtol=1e-4, atol=1e-2)
+    monkeypatch.setattr(model, "log_det_weight", None)
+    (summed,) = model.training_step(tiny_batch, 0)
+    more = (len(volume) - 1) * (expected + volume.mean())  # the other images' energies
+    torch.testing.assert_close(summed.loss.detach(), expected + more, rtol=1e-4, atol=1e-2)
 
 
 def test_likelihood_map_equals_the_formula(model, tiny_batch):

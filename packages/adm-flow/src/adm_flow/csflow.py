@@ -160,7 +160,9 @@ class CSFlow(AnomalyModel):
         coupling_blocks: Annotated[int, Field(ge=1, description="coupling blocks")] = 4,
         cross_conv_channels: Annotated[int, Field(ge=1, description="hidden channels of the subnets")] = 1024,
         clamp: Annotated[float, Field(gt=0, description="bound of a coupling's log scale")] = 3.0,
-        log_det_weight: Annotated[float, Field(gt=0, description="of log |det| in the loss; 1: the likelihood")] = 1.0,
+        log_det_weight: Annotated[
+            float | None, Field(gt=0, description="of log |det| in the loss; 1: the likelihood; none: as anomalib")
+        ] = None,
     ) -> None:
         super().__init__()
         self.log_det_weight = log_det_weight
@@ -176,10 +178,17 @@ class CSFlow(AnomalyModel):
         return list(latents), log_det
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
-        """Minimise -log p_X(x) = z² / 2 - log |det dz/dx| (without its constant), a dimension of x."""
+        """Minimise -log p_X(x) = z² / 2 - log |det dz/dx| (without its constant), a dimension of x.
+
+        anomalib averages the energies z² / 2 of a batch and adds up its log-determinants; so does None for `log_det_weight`.
+        """
         latents, log_det = self.encode(batch.images)
         z = torch.cat([m.flatten(1) for m in latents], 1)  # (B, D)
-        yield Update((0.5 * z.square().sum(1) - self.log_det_weight * log_det).mean() / z.shape[1])
+        energy = 0.5 * z.square().sum(1)
+        if self.log_det_weight is None:
+            yield Update((energy.mean() - log_det.sum()) / z.shape[1])
+        else:
+            yield Update((energy - self.log_det_weight * log_det).mean() / z.shape[1])
 
     def forward(self, images: Tensor) -> Prediction:
         """Score: mean of z² / 2 over all scales. Map: mean of z² over the channels, multiplied over the scales."""

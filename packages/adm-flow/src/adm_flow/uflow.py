@@ -89,7 +89,9 @@ class UFlow(AnomalyModel):
         flow_steps: Annotated[int, Field(ge=1, description="coupling blocks of each stage")] = 4,
         affine_clamp: Annotated[float, Field(gt=0, description="bound of a coupling's log scale")] = 2.0,
         hidden_ratio: Annotated[float, Field(gt=0, description="hidden channels of a subnet to its inputs")] = 1.0,
-        log_det_weight: Annotated[float, Field(gt=0, description="of log |det| in the loss; 1: the likelihood")] = 1.0,
+        log_det_weight: Annotated[
+            float | None, Field(gt=0, description="of log |det| in the loss; 1: the likelihood; none: as anomalib")
+        ] = None,
         anomaly_map: Annotated[
             Literal["likelihood", "nfa"],
             Field(description="nfa: -log10 of the number of false alarms, which needs no threshold but 0"),
@@ -122,11 +124,14 @@ class UFlow(AnomalyModel):
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Minimise -log p_X(x) = sum over the scales of z² / 2, - log |det dz/dx| (without its constant).
 
-        Programs that add up the energies of a batch and average its determinants train with a `log_det_weight` of 1 / batch.
+        anomalib adds up the energies z² / 2 of a batch and averages its log-determinants; so does None for `log_det_weight`.
         """
         latents, log_det = self.encode(batch.images)
         energy = sum(0.5 * z.square().sum((1, 2, 3)) for z in latents)  # (B,)
-        yield Update((energy - self.log_det_weight * log_det).mean())
+        if self.log_det_weight is None:
+            yield Update(energy.sum() - log_det.mean())
+        else:
+            yield Update((energy - self.log_det_weight * log_det).mean())
 
     def forward(self, images: Tensor) -> Prediction:
         """The map that was chosen by `anomaly_map`; the score is its maximum."""
