@@ -36,7 +36,7 @@ RUNS = {
     # eighth of its weight decay, which is part of the gradient.
     f"stfpm-efficientnet-lite0 learning_rate={0.4 * BATCH} weight_decay={1e-3 / BATCH}": ("stfpm", 30, 6, 128),
     "fre-efficientnet-lite0": ("fre", 30, 6, 128),
-    "reverse-distillation-efficientnet-lite0": (None, 15, 3, 128),
+    "reverse-distillation-efficientnet-lite0": ("reverse-distillation", 15, 3, 128),
     "fastflow-efficientnet-lite0": ("fastflow", 30, 6, 128),
     "cflow-efficientnet-lite0": ("cflow", 4, 1, 128),
     "csflow-efficientnet-lite0": ("csflow", 15, 3, 128),
@@ -45,7 +45,7 @@ RUNS = {
     "csflow-efficientnet-lite0 log_det_weight=1": ("csflow", 15, 3, 128),
     "uflow-efficientnet-lite0 log_det_weight=1": ("uflow", 15, 3, 128),
     "supersimplenet-efficientnet-lite0": ("supersimplenet", 30, 6, 128),
-    "uninet-efficientnet-lite0": (None, 10, 2, 128),
+    "uninet-efficientnet-lite0": ("uninet", 10, 2, 128),
     "autoencoder": (None, 60, 4, 128),
     "ganomaly": ("ganomaly", 20, 20, 64),
     f"draem {NARROW}": (None, 60, 150, 128),

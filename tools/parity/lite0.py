@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import sys
 from pathlib import Path
 
 import timm
@@ -48,16 +49,16 @@ def install() -> None:
 
 
 class Stages(torch.nn.Module):
-    """Frozen feature maps of lite0, each under the name that the peer asks for."""
+    """Feature maps of lite0, each under the name that the peer asks for."""
 
-    def __init__(self, **indices: int) -> None:
+    def __init__(self, frozen: bool = True, **indices: int) -> None:
         super().__init__()
-        self.names = list(indices)
+        self.names, self.frozen = list(indices), frozen
         net = timm.create_model(NAME, pretrained=True, features_only=True, out_indices=tuple(indices.values()))
-        self.net = net.requires_grad_(False)
+        self.net = net.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> "Stages":
-        return super().train(False)
+        return super().train(mode and not self.frozen)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return dict(zip(self.names, self.net(images), strict=True))
@@ -86,3 +87,39 @@ def give_to_csflow() -> None:
     csflow.TimmFeatureExtractor = lambda backbone, layers: Stages(**dict.fromkeys(layers, 3))
     csflow.InputNode = lambda channels, height, width, name: node(112, height, width, name=name)
     csflow.CrossScaleFlow = doubled
+
+
+def ours(module: str, kind: str) -> torch.nn.Module:
+    """Our model on lite0, new, for the parts of it that the peer has for ResNets only: ours run on both sides."""
+    packages = Path(__file__).parents[2] / "packages"
+    sys.path += [str(packages / name / "src") for name in ("adcore", module.partition(".")[0].replace("_", "-"))]
+    return getattr(importlib.import_module(module), kind)(NAME, ("stride4", "stride8", "stride16"), "random")
+
+
+def give_to_reverse_distillation() -> None:
+    """The peer's Reverse Distillation gets our bottleneck and decoder."""
+    from anomalib.models.image.reverse_distillation import torch_model as reverse
+
+    model = ours("adm_distill.reverse_distillation", "ReverseDistillation")
+    reverse.get_bottleneck_layer = lambda backbone: model.bottleneck
+    reverse.get_decoder = lambda backbone: model.decoder
+
+
+def give_to_uninet() -> None:
+    """The peer's UniNet gets lite0 as its teachers, and our bottleneck and student."""
+    from anomalib.models.image.uninet import torch_model as uninet
+
+    model, select = ours("adm_foundation.uninet", "UniNet"), uninet.DomainRelatedFeatureSelection
+    channels = model.source.channels
+
+    def selection(*arguments, **options) -> torch.nn.Module:
+        made = select(*arguments, **options)
+        for (name, theta), count in zip(list(made.named_parameters()), channels, strict=True):
+            setattr(made, name, torch.nn.Parameter(theta.detach()[:, :count].clone()))
+        return made
+
+    teachers = next(kind for kind in vars(uninet).values() if isinstance(kind, type) and hasattr(kind, "_get_teacher"))
+    teachers._get_teacher = staticmethod(lambda backbone: Stages(frozen=False, layer1=1, layer2=2, layer3=3))
+    uninet.BottleneckLayer = lambda **options: model.bottleneck
+    uninet.get_decoder = lambda backbone: model.student
+    uninet.DomainRelatedFeatureSelection = selection

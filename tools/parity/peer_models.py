@@ -12,7 +12,7 @@ import anomalib.models
 import torch
 from anomalib.models.components import KCenterGreedy
 from anomalib.pre_processing import PreProcessor
-from lite0 import ALIAS, give_to_cfa, give_to_csflow
+from lite0 import ALIAS, give_to_cfa, give_to_csflow, give_to_reverse_distillation, give_to_uninet
 from safetensors.torch import load_file
 from torchvision.transforms import v2
 
@@ -20,7 +20,7 @@ BACKBONE = "tf_efficientnet_lite0"
 STRIDES = {4: "blocks.1", 8: "blocks.2", 16: "blocks.4"}  # timm's module names; 24, 40 and 112 channels
 
 # The peer's class and keyword arguments, on the one backbone that has real weights offline. Its Reverse Distillation and
-# UniNet have decoders for ResNets only, and EfficientAD needs a teacher to download: no comparison there.
+# UniNet have decoders for ResNets only and get ours; EfficientAD needs a teacher to download: no comparison there.
 # DSR's discrete autoencoder is a download, too; it runs on one of ours (--set vq_weights=FILE, made by run_ours.py).
 MODELS = {
     "patchcore": (
@@ -40,6 +40,8 @@ MODELS = {
     "cflow": ("Cflow", {"backbone": BACKBONE, "layers": [STRIDES[8], STRIDES[16]]}),
     "fastflow": ("Fastflow", {"backbone": ALIAS}),
     "uflow": ("Uflow", {"backbone": ALIAS}),
+    "reverse-distillation": ("ReverseDistillation", {"backbone": BACKBONE, "layers": list(STRIDES.values())}),
+    "uninet": ("UniNet", {"temperature": 0.4}),
     "stfpm": ("Stfpm", {"backbone": BACKBONE, "layers": list(STRIDES.values())}),
     "fre": ("Fre", {"backbone": BACKBONE, "layer": STRIDES[16]}),
     "supersimplenet": ("Supersimplenet", {"backbone": BACKBONE, "layers": [STRIDES[8], STRIDES[16]]}),
@@ -70,6 +72,10 @@ def build(name: str, size: int, overrides: list[str]) -> torch.nn.Module:
         give_to_cfa()
     if kind == "Csflow":
         give_to_csflow()
+    if kind == "ReverseDistillation":
+        give_to_reverse_distillation()
+    if kind == "UniNet":
+        give_to_uninet()
     transform = [v2.Resize((size, size), antialias=True)]
     if name not in UNIT_RANGE:
         transform.append(v2.Normalize([0.5] * 3, [0.5] * 3))
@@ -81,6 +87,8 @@ def build(name: str, size: int, overrides: list[str]) -> torch.nn.Module:
         evaluator=False,
         visualizer=False,
     )
+    if kind == "UniNet":
+        module.model.fc = torch.nn.Linear(24, 1)  # of labels, from its student's finest layer
     if kind == "Supersimplenet":
         module.model.anomaly_generator.noise_std = (
             2.5  # as our card for this backbone; its own 0.015 is for other features
