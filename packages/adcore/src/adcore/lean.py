@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+MANY = 100  # modules
+
 
 class _StandIn(ModuleType):
     """A module that becomes the real one when it is asked for anything that it was not given."""
@@ -48,15 +50,19 @@ def _withdraw() -> None:
 
 @contextmanager
 def _one_collection() -> Iterator[None]:
-    """Inside, the garbage collector waits: looking again and again through what stays takes a third of these imports."""
-    collecting = gc.isenabled()
+    """Inside, the garbage collector waits: looking again and again through what stays takes a third of these imports.
+
+    After many it looks once, so that it does not in the middle of a fit.
+    """
+    collecting, before = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
         if collecting:
             gc.enable()
-            gc.collect()
+            if len(sys.modules) - before > MANY:
+                gc.collect()
 
 
 @contextmanager
