@@ -93,6 +93,16 @@ def test_timm_that_came_first_stays_as_it_is():
     )
 
 
+def test_a_timm_of_another_shape_is_imported_whole():
+    run("""
+import sys
+sys.modules["timm.data.constants"] = None  # importing it fails, the first time
+from adcore.backbones.networks import create_network
+import timm
+assert create_network("resnet18").num_features == 512 and len(timm.list_models()) > 1000
+""")
+
+
 def test_the_hub_client_fails_as_ever():
     """Once it is called, timm catches the errors that it raises."""
     run(f"""{BUILT}
