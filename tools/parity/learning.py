@@ -39,6 +39,12 @@ RUNS = {
     "reverse-distillation-efficientnet-lite0": ("reverse-distillation", 15, 3, 128),
     "fastflow-efficientnet-lite0": ("fastflow", 30, 6, 128),
     "cflow-efficientnet-lite0": ("cflow", 4, 1, 128),
+    "cflow-efficientnet-lite0 peer:eval-batch=1": (
+        "cflow",
+        4,
+        1,
+        128,
+    ),  # its scores depend on the images scored together
     "csflow-efficientnet-lite0": ("csflow", 15, 3, 128),
     "uflow-efficientnet-lite0": ("uflow", 15, 3, 128),
     # The likelihood of the papers, where the cards and the peer weigh energies and log-determinants of a batch differently.
@@ -70,9 +76,11 @@ def command(model: str, dataset: str, side: str, data: Path, out: Path, seed: in
     settings += [f"textures={data / 'dtd'}"] if card == "draem" else []
     if settings == ["vq_weights=dsr"]:
         settings = [f"vq_weights={out / name(DSR, dataset, 'ours')}_vq.safetensors"]
+    theirs = [setting for setting in settings if setting.startswith("peer:")]
     if side == "peer":  # the others make up for what it does in another way
         settings = [setting for setting in settings if setting.startswith("vq_weights=")]
-    given = [part for setting in settings for part in ("--set", setting)]
+    given = [part for setting in settings if setting not in theirs for part in ("--set", setting)]
+    given += [setting.replace("peer:", "--") for setting in theirs if side == "peer"]
     return [
         str(python), "-W", "ignore", str(HERE / script), "run", "--model", card if side == "ours" else peer,
         "--data", str(data / folder), "--dataset", spec, "--out", str(out), "--name", name(model, dataset, side, seed),

@@ -24,7 +24,7 @@ def peak_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
-def build_data(tree: Path, batch: int, workers: int):
+def build_data(tree: Path, batch: int, eval_batch: int, workers: int):
     """The peer's data module over a tree made by `datasets.link_tree`; nothing of the test set is used in fitting."""
     from anomalib.data import Folder
 
@@ -36,7 +36,7 @@ def build_data(tree: Path, batch: int, workers: int):
         abnormal_dir="test/bad",
         mask_dir="ground_truth/bad",
         train_batch_size=batch,
-        eval_batch_size=batch,
+        eval_batch_size=eval_batch,
         num_workers=workers,
         val_split_mode="none",
     )
@@ -72,7 +72,9 @@ def run(arguments: argparse.Namespace) -> dict:
 
     with tempfile.TemporaryDirectory() as scratch:
         link_tree(train, test, Path(scratch) / "data")
-        data = build_data(Path(scratch) / "data", arguments.batch, arguments.workers)
+        data = build_data(
+            Path(scratch) / "data", arguments.batch, arguments.eval_batch or arguments.batch, arguments.workers
+        )
         data.setup()
         engine = Engine(
             default_root_dir=Path(scratch) / "results", accelerator="cpu", devices=1, logger=False,
@@ -113,6 +115,7 @@ def run(arguments: argparse.Namespace) -> dict:
         "settings": arguments.set,
         "size": arguments.size,
         "batch": arguments.batch,
+        "eval_batch": arguments.eval_batch or arguments.batch,
         "epochs": arguments.epochs,
         "workers": arguments.workers,
         "seed": arguments.seed,
@@ -163,6 +166,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     one.add_argument("--size", type=int, default=256)
     one.add_argument("--batch", type=int, default=16)
+    one.add_argument("--eval-batch", type=int, help="images that the peer scores together (default: as --batch)")
     one.add_argument("--epochs", type=int, default=1)
     one.add_argument("--workers", type=int, default=0)
     one.add_argument("--seed", type=int, default=42)
