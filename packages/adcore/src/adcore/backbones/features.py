@@ -62,7 +62,6 @@ def create_backbone(name: str, weights: str = "pretrained", frozen: bool = True,
     else:
         found = resolve(name, None if weights == "pretrained" else weights)
         load_weights(net, found)
-        trim()  # the file's other tensors
         info = WeightsInfo(card.name, found.path.name, found.sha256)
     if frozen:
         net.requires_grad_(False).eval()
@@ -137,6 +136,7 @@ class FeatureExtractor(nn.Module):
         if isinstance(getattr(self.net, "blocks", None), nn.Sequential):  # timm keeps the blocks beyond the last layer
             last = int(info.module_name()[-1].rpartition(".")[2])
             self.net.blocks = self.net.blocks[: last + 1]
+        trim()  # the rest of the network and of its file
         self.quick = Frozen(self.net) if frozen else None
         self.channels: list[int] = [info.channels()[p] for p in self.positions]
         self.strides: list[int] = [info.reduction()[p] for p in self.positions]

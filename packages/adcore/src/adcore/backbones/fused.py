@@ -180,11 +180,15 @@ class Frozen:
     def _fuse(self) -> nn.Module | None:
         """The fused network, if it does what the original does."""
         probe = torch.rand(1, 3, PROBE_SIZE, PROBE_SIZE, generator=torch.Generator().manual_seed(0))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # so small an image is no work for more, and images are being read beside it
         try:
             fused = fuse(self.net)
             pairs = zip(_listed(self.net(probe)), _listed(fused(probe)), strict=True)
         except Exception:  # torch.fx cannot follow every network; the original runs them all
             return None
+        finally:
+            torch.set_num_threads(threads)
         close = all(x.shape == y.shape and (x - y).abs().max() <= TOLERANCE * x.abs().max() for x, y in pairs)
         return fused if close else None
 

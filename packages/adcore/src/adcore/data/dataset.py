@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -210,17 +210,27 @@ def _made(pool: ThreadPoolExecutor, iterator: Iterator[T], waiting: deque[Future
 def read_together(fetch: Callable[[K], T], keys: Iterable[K]) -> Iterator[T]:
     """`fetch(key)` for all keys in their order: as many cores as a model has read a group, then the model has them all.
 
-    For models that need little more time for an image than its reader: in turns they are quicker than side by side, where
-    each part of a model's work waits for the core that reads.
+    The first group is begun at once. For models that need little more time for an image than its reader: in turns they are
+    quicker than side by side, where each part of a model's work waits for the core that reads.
     """
-    iterator, threads = iter(keys), torch.get_num_threads()
-    with _ending(_readers(threads)) as pool:
-        while group := list(islice(iterator, max(GROUP, threads))):
-            read = deque(pool.map(fetch, group))
+    threads = torch.get_num_threads()
+    pool, iterator = _readers(threads), iter(keys)
+
+    def begin() -> deque[Future[T]]:
+        return deque(pool.submit(fetch, key) for key in islice(iterator, max(GROUP, threads)))
+
+    return _in_turns(pool, begin(), begin)
+
+
+def _in_turns(pool: ThreadPoolExecutor, group: deque[Future[T]], begin: Callable[[], deque[Future[T]]]) -> Iterator[T]:
+    with _ending(pool):
+        while group:
+            wait(group)
             trim()  # the readers' threads, and the model between, each keep for themselves what they freed
-            while read:  # what is done with is let go
-                yield read.popleft()
+            while group:  # what is done with is let go
+                yield group.popleft().result()
             trim()
+            group = begin()
 
 
 def _readers(count: int) -> ThreadPoolExecutor:

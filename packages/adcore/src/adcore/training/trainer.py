@@ -134,8 +134,9 @@ class Trainer:
         if hasattr(self.train_loader, "set_epoch"):
             self.train_loader.set_epoch(fit.epoch, self.steps_in_epoch)
         model.train()
+        batches = iter(self.train_loader)  # reading begins
         model.make_ready()
-        for batch in self.train_loader:
+        for batch in batches:
             self.logs = self._step(batch.to(self.device))
             fit.step, self.steps_in_epoch = fit.step + 1, self.steps_in_epoch + 1
             for key, value in self.logs.items():
