@@ -57,7 +57,7 @@ RUNS = {
     f"draem {NARROW}": (None, 60, 150, 128),
     f"draem-sevnet {NARROW}": (None, 60, 10, 128),
     DSR: (None, 250, 32, 64),
-    "dsr vq_weights=dsr": ("dsr", 75, 9, 64),  # both with the discrete autoencoder that the run before trained
+    "dsr vq_weights=dsr": ("dsr", 225, 9, 64),  # both with the discrete autoencoder that the run before trained
 }
 
 
