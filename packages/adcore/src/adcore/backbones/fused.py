@@ -114,9 +114,8 @@ def fuse(net: nn.Module) -> fx.GraphModule:
             continue
         norm, activation = module(after := only_user(node)), None
         if isinstance(norm, nn.BatchNorm2d):
-            own = (
-                norm.act if isinstance(norm, layers.BatchNormAct2d) else nn.Identity()
-            )  # timm's norms carry their activation
+            # timm's norms carry their activation
+            own = norm.act if isinstance(norm, layers.BatchNormAct2d) else nn.Identity()
             activation = ACTIVATIONS.get(type(own))
             if activation or isinstance(own, nn.Identity):
                 absorb(after, into=node)

@@ -40,9 +40,12 @@ class _Package(ModuleType):
         with _lock:  # another thread may be running it
             if type(self) is _Package and not self._runs:
                 self._runs = True
-                with lean_imports():
-                    self.__loader__.exec_module(self)
-                self.__class__ = ModuleType
+                try:
+                    with lean_imports():
+                        self.__loader__.exec_module(self)
+                    self.__class__ = ModuleType
+                finally:  # what failed says so again, to whoever asks next
+                    self._runs = False
             if name in vars(self):
                 return vars(self)[name]
         raise AttributeError(f"module '{self.__name__}' has no attribute '{name}'")
