@@ -51,7 +51,7 @@ RUNS = {
     "csflow-efficientnet-lite0 log_det_weight=1": ("csflow", 15, 3, 128),
     "uflow-efficientnet-lite0 log_det_weight=1": ("uflow", 15, 3, 128),
     "supersimplenet-efficientnet-lite0": ("supersimplenet", 30, 6, 128),
-    "uninet-efficientnet-lite0": ("uninet", 10, 2, 128),
+    "uninet-efficientnet-lite0": ("uninet", 10, 10, 128),
     "autoencoder": (None, 60, 4, 128),
     "ganomaly": ("ganomaly", 20, 20, 64),
     f"draem {NARROW}": (None, 60, 150, 128),
