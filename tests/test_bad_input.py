@@ -34,14 +34,15 @@ def fails(run_cli, tmp_path):
         assert "Traceback" not in err
         lines = [line for line in err.strip().splitlines() if line.strip()]
         assert len(lines) == 1, err
-        assert not (tmp_path / "run").exists()
+        assert not (tmp_path / "results").exists()
         return lines[0]
 
     return run
 
 
 def train(data: Path | str, tmp_path: Path, *more: object, model: str = MODEL) -> tuple[object, ...]:
-    return ("train", model, "--data", f"mvtec:{data}", "--category", "part", "--out", tmp_path / "run", *RANDOM, *more)
+    out = tmp_path / "results" / "run"
+    return ("train", model, "--data", f"mvtec:{data}", "--category", "part", "--out", out, *RANDOM, *more)
 
 
 def test_missing_dataset_folder_says_the_layout(fails, tmp_path) -> None:
@@ -80,7 +81,7 @@ def test_an_ill_typed_override_is_named(fails, data, tmp_path, setting) -> None:
 
 def test_missing_weights_say_what_to_get(fails, data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("adcore.backbones.resolve.find", lambda card: None)
-    line = fails("train", MODEL, "--data", f"mvtec:{data}", "--category", "part", "--out", tmp_path / "run")
+    line = fails("train", MODEL, "--data", f"mvtec:{data}", "--category", "part", "--out", tmp_path / "results" / "run")
     assert "resnet18-f37072fd.pth" in line
     assert "adcore backbones verify" in line
 
@@ -110,20 +111,20 @@ def test_a_bad_image_is_named_or_skipped_and_counted(fails, run_cli, data, tmp_p
     assert str(bad) in fails(*train(data, tmp_path))
     code, out, err = run_cli(*train(data, tmp_path, "--skip-bad"))
     assert code == 0, err
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = json.loads((tmp_path / "results" / "run" / "result.json").read_text())
     assert [entry["path"] for entry in result["skipped"]] == [str(bad)]
     assert "skipped 1" in out
 
 
 def test_an_existing_folder_is_not_overwritten_unasked(run_cli, data, tmp_path) -> None:
     assert run_cli(*train(data, tmp_path))[0] == 0
-    before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    before = (tmp_path / "results" / "run" / "model.safetensors").stat().st_mtime_ns
     code, _, err = run_cli(*train(data, tmp_path))
     assert code == 2
     assert "--overwrite" in err
-    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
+    assert (tmp_path / "results" / "run" / "model.safetensors").stat().st_mtime_ns == before
     assert run_cli(*train(data, tmp_path, "--overwrite"))[0] == 0
-    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns > before
+    assert (tmp_path / "results" / "run" / "model.safetensors").stat().st_mtime_ns > before
 
 
 def test_evaluate_and_predict_refuse_what_is_no_artifact(run_cli, data, tmp_path) -> None:
@@ -157,5 +158,5 @@ def test_ctrl_c_leaves_nothing_behind(data, tmp_path) -> None:
         pytest.skip("the run was over before the interrupt")
     assert process.returncode == 130, err
     assert "interrupted" in err
-    left = list((tmp_path / "run").rglob("*")) if (tmp_path / "run").exists() else []
+    left = list((tmp_path / "results" / "run").rglob("*")) if (tmp_path / "results" / "run").exists() else []
     assert not left, left

@@ -20,7 +20,7 @@ from packaging.utils import parse_wheel_filename
 from adcore import __version__
 from adcore.cards import BackboneCard
 from adcore.errors import AdcoreError, ConfigError, WeightsError
-from adcore.files import sha256_file, write_json
+from adcore.files import removed_on_failure, sha256_file, write_json
 from adcore.plugins import load_plugins
 from adcore.registry import model_card, model_origin
 
@@ -84,7 +84,7 @@ def make_bundle(
         else:
             order.requirements.append(f"{name}=={distribution(name).version}")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with removed_on_failure(temporary):
         wheels = temporary / "wheels"
         wheels.mkdir(parents=True)
         (collect or pip_collect)(order, wheels)
@@ -99,8 +99,6 @@ def make_bundle(
         manifest |= {"python_version": python_version, "files": _fingerprints(temporary)}
         write_json(temporary / MANIFEST, manifest)
         temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def removed_on_failure(folder: Path, unless: Path | None = None) -> Iterator[None]:
+    """On any failure `folder` and the then empty folders above it go, where they were not there before.
+
+    All stays if the file `unless` is there.
+    """
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if created and not (unless and unless.is_file()):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another run writes there, too
+                for above in created[1:]:
+                    above.rmdir()
+        raise
 
 
 def remove_leftovers(folder: Path, below: bool = True) -> None:

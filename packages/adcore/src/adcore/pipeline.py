@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.metrics import Metrics, image_metrics
 from adcore.evaluation.page import write_page
 from adcore.evaluation.score import Scoring, score_samples
-from adcore.files import remove_leftovers, sha256_file, write_json
+from adcore.files import remove_leftovers, removed_on_failure, sha256_file, write_json
 from adcore.model import AnomalyModel
 from adcore.registry import create_model, open_dataset
 from adcore.request import DataChoice, ModelChoice, new_folder
@@ -92,12 +93,11 @@ def train(
     remove_leftovers(folder)
     seed_everything(choice.plan.seed)
     model = create_model(choice.card.name, **choice.config)
-    existed = folder.exists()
     callbacks = [*callbacks, DetailLog(folder / "training_detail.log", append=resume)]
     if tensorboard:
         callbacks.append(TensorBoardLogs(folder / "tensorboard_logs"))
     fitting = Fitting(choice, data, reader, samples, chosen_device, callbacks, last.parent, resume and last.is_file())
-    try:
+    with removed_on_failure(folder, unless=last), _closing(callbacks):
         fitted, skipped = fitting.run(model)
         progress = _progress_of(callbacks)
         splits = {split: select(samples, split) for split in ("val", "test")}
@@ -124,13 +124,6 @@ def train(
         shown = scorings["test"] if splits["test"] else scorings["val"]
         others = extend(artifact, scorings, run) if extend else []
         return write_results(folder, run, shown, reader, artifact, others)
-    except BaseException:
-        _close(callbacks)
-        if not existed and not last.is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        _close(callbacks)
 
 
 def evaluate(
@@ -323,9 +316,13 @@ def write_results(
     return RunResult(folder, Metrics(run["test"]["values"], run["test"]["reasons"]), run, rows)
 
 
-def _close(callbacks: Sequence[Callback]) -> None:
-    for callback in callbacks:
-        callback.close()
+@contextmanager
+def _closing(callbacks: Sequence[Callback]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for callback in callbacks:
+            callback.close()
 
 
 def _progress_of(callbacks: Sequence[Callback]) -> Any:

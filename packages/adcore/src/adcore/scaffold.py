@@ -5,13 +5,13 @@ from __future__ import annotations
 import keyword
 import os
 import re
-import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from adcore import __version__
 from adcore.errors import ConfigError
+from adcore.files import removed_on_failure
 
 LONGEST = 30  # letters of a name
 PYPROJECT = """\
@@ -210,14 +210,12 @@ def write_plugin(name: str, parent: str | Path = ".", year: int = 2026) -> Path:
         "next": f"{major}.{int(minor) + 1}",
     }
     temporary = folder.with_name(f".{name}.{os.getpid()}.tmp")
-    try:
+    with removed_on_failure(temporary):
         for path, text in FILES.items():
             target = temporary / _fill(path, values)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_fill(text, values), encoding="utf-8")
         temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

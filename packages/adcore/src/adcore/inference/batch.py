@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from adcore.errors import DataError
 from adcore.evaluation.evaluate import prediction_rows, write_predictions
 from adcore.evaluation.overlay import write_overlay
 from adcore.evaluation.score import ScoredImage, score_samples
-from adcore.files import atomic_path
+from adcore.files import atomic_path, removed_on_failure
 from adcore.inference.predictor import Predictor
 
 
@@ -56,8 +55,7 @@ def predict_files(
             }
         )
     if out:
-        existed = out.exists()
-        try:
+        with removed_on_failure(out):
             write_predictions(out / "predictions.csv", rows)
             maps = [image.anomaly_map for image in scoring.images if image.anomaly_map is not None]
             low = float(np.median([np.median(one) for one in maps])) if maps else 0.0
@@ -65,10 +63,6 @@ def predict_files(
             for image in scoring.images:
                 if image.anomaly_map is not None:
                     _write_map(out, root, image, low, high)
-        except BaseException:
-            if not existed:
-                shutil.rmtree(out, ignore_errors=True)
-            raise
     return rows, scoring.skipped
 
 
