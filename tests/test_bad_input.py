@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from adcore.errors import DataError
 from adcore.testing.tiny import SIDE, write_tiny_mvtec
 
 MODEL = "padim-resnet18"
@@ -81,7 +82,8 @@ def test_an_ill_typed_override_is_named(fails, data, tmp_path, setting) -> None:
 
 def test_missing_weights_say_what_to_get(fails, data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("adcore.backbones.resolve.find", lambda card: None)
-    line = fails("train", MODEL, "--data", f"mvtec:{data}", "--category", "part", "--out", tmp_path / "results" / "run")
+    command = train(data, tmp_path)
+    line = fails(*command[: -len(RANDOM)])
     assert "resnet18-f37072fd.pth" in line
     assert "adcore backbones verify" in line
 
@@ -138,9 +140,24 @@ def test_evaluate_and_predict_refuse_what_is_no_artifact(run_cli, data, tmp_path
         assert "pickle" in err
 
 
-def test_debug_shows_the_traceback(run_cli, tmp_path) -> None:
-    from adcore.errors import DataError
+@pytest.mark.parametrize("wrong", [("--category", "bricks"), ("--model", "padimm")])
+def test_a_demo_that_fails_leaves_no_images(fails, tmp_path, wrong) -> None:
+    pytest.importorskip("skimage", reason="the demo's photographs come with scikit-image")
+    fails("demo", *wrong, "--out", tmp_path / "results" / "demo")
 
+
+def test_an_evaluation_that_cannot_be_written_leaves_nothing(fails, run_cli, data, tmp_path, monkeypatch) -> None:
+    assert run_cli("train", MODEL, "--data", f"mvtec:{data}", "--out", tmp_path / "trained", *RANDOM)[0] == 0
+
+    def full(*_: object) -> None:
+        raise DataError("no space left")
+
+    monkeypatch.setattr("adcore.pipeline.write_page", full)
+    line = fails("evaluate", tmp_path / "trained", "--data", f"mvtec:{data}", "--out", tmp_path / "results" / "run")
+    assert "no space left" in line
+
+
+def test_debug_shows_the_traceback(run_cli, tmp_path) -> None:
     with pytest.raises(DataError):
         run_cli(*train(tmp_path / "nowhere", tmp_path), "--debug")
 
@@ -158,5 +175,4 @@ def test_ctrl_c_leaves_nothing_behind(data, tmp_path) -> None:
         pytest.skip("the run was over before the interrupt")
     assert process.returncode == 130, err
     assert "interrupted" in err
-    left = list((tmp_path / "results" / "run").rglob("*")) if (tmp_path / "results" / "run").exists() else []
-    assert not left, left
+    assert not (tmp_path / "results").exists()

@@ -39,12 +39,8 @@ RUNS = {
     "reverse-distillation-efficientnet-lite0": ("reverse-distillation", 15, 3, 128),
     "fastflow-efficientnet-lite0": ("fastflow", 30, 6, 128),
     "cflow-efficientnet-lite0": ("cflow", 4, 1, 128),
-    "cflow-efficientnet-lite0 peer:eval-batch=1": (
-        "cflow",
-        4,
-        1,
-        128,
-    ),  # its scores depend on the images scored together
+    # its scores depend on the images that are scored together
+    "cflow-efficientnet-lite0 peer:eval-batch=1": ("cflow", 4, 1, 128),
     "csflow-efficientnet-lite0": ("csflow", 15, 3, 128),
     "uflow-efficientnet-lite0": ("uflow", 15, 3, 128),
     # The likelihood of the papers, where the cards and the peer weigh energies and log-determinants of a batch differently.

@@ -159,7 +159,8 @@ def evaluate(
         "notes": [],
         "skipped": scoring.skipped,
     }
-    return write_results(folder, run, scoring, reader, artifact)
+    with removed_on_failure(folder):
+        return write_results(folder, run, scoring, reader, artifact)
 
 
 def samples_of(reader: DatasetReader, category: str) -> list[Sample]:

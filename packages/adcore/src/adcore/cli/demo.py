@@ -24,21 +24,24 @@ def command(model: str | None, category: str, out: Path | None, epochs: int | No
     name = model or _default_model()
     import adcore
     from adcore.data.demo import write_demo_dataset
+    from adcore.files import removed_on_failure
     from adcore.pipeline import run_folder
     from adcore.request import new_folder
     from adcore.settings import settings
     from adcore.training.callbacks import ProgressBar
 
     folder = new_folder(out, overwrite=False) if out else run_folder(settings().output_dir, "demo")
-    root = write_demo_dataset(folder / "data", seed=settings().seed)
-    categories = sorted(path.name for path in root.iterdir() if path.is_dir())
-    if category != "all" and category not in categories:
-        raise ConfigError(f"the demo has no category '{category}'; valid ones: all, {', '.join(categories)}")
-    for one in categories if category == "all" else [category]:
-        result = adcore.train(
-            f"mvtec:{root}", one, name, num_epochs=epochs, out=folder / one, callbacks=[ProgressBar()]
-        )
-        show_run(result, as_json)
+    with removed_on_failure(folder):
+        root = write_demo_dataset(folder / "data", seed=settings().seed)
+        categories = sorted(path.name for path in root.iterdir() if path.is_dir())
+        if category != "all" and category not in categories:
+            raise ConfigError(f"the demo has no category '{category}'; valid ones: all, {', '.join(categories)}")
+        runs = [
+            adcore.train(f"mvtec:{root}", one, name, num_epochs=epochs, out=folder / one, callbacks=[ProgressBar()])
+            for one in (categories if category == "all" else [category])
+        ]
+    for run in runs:
+        show_run(run, as_json)
     if not as_json:
         click.echo(f"\nThe images are in {root}; train on them, or on yours, with:")
         click.echo(f"  adcore train {name} --data mvtec:{root} --category {categories[0]}")
