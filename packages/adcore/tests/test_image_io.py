@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-from adcore.data.image_io import read_image, read_mask, write_image
+from adcore.data.image_io import image_from_array, read_image, read_mask, write_image
 from adcore.errors import DataError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -225,6 +226,44 @@ def test_written_png_is_rounded_and_masks_read_back(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="tiff"):
         write_image(tmp_path / "b.gif", image)
     assert not (tmp_path / "b.png").exists()
+
+
+# --- arrays
+
+
+@pytest.mark.parametrize(("dtype", "highest"), [(np.uint8, 255), (np.uint16, 65535), (">u2", 65535), (np.float32, 1)])
+@pytest.mark.parametrize("shape", [(5, 9), (5, 9, 1), (5, 9, 3)])
+def test_arrays_have_the_range_of_their_type(dtype: type, highest: int, shape: tuple[int, ...]) -> None:
+    values = (RNG.random(shape) * highest * (3 if highest == 1 else 1)).astype(dtype)
+    expected = three((values[..., 0] if shape[2:] == (1,) else values) / np.float32(highest))
+    assert torch.equal(image_from_array(values), expected)
+    assert torch.equal(image_from_array(values[::-1]), expected.flip(1))  # a view
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 5), bool),
+        np.zeros((4, 5), np.float64),
+        np.zeros((4, 5), np.int8),
+        np.zeros((4, 5, 2), np.uint8),
+        np.zeros((4, 5, 4), np.uint8),
+        np.zeros((3, 4, 5), np.uint8),
+        np.zeros((1, 4, 5, 3), np.uint8),
+        np.zeros((0, 5), np.uint8),
+        np.zeros(5, np.uint8),
+        np.array(0, np.uint8),
+        np.full((4, 5), "a"),
+    ],
+)
+def test_other_arrays_are_refused(array: np.ndarray, refuses: Callable[..., None]) -> None:
+    refuses(
+        lambda: image_from_array(array), str(array.shape), str(array.dtype), "(H, W, 3) of uint8, uint16 or float32"
+    )
+
+
+def test_an_array_with_nan_is_refused(refuses: Callable[..., None]) -> None:
+    refuses(lambda: image_from_array(np.array([[0.0, np.nan]], np.float32)), "1 NaN or infinite")
 
 
 # --- bad input: one clear line with the path

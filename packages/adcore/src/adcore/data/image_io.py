@@ -14,7 +14,7 @@ from adcore.data.layout import IMAGE_SUFFIXES
 from adcore.errors import DataError
 from adcore.files import atomic_path
 
-__all__ = ["IMAGE_SUFFIXES", "read_image", "read_mask", "write_image"]
+__all__ = ["IMAGE_SUFFIXES", "image_from_array", "read_image", "read_mask", "write_image"]
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -24,7 +24,30 @@ def read_image(path: str | Path) -> Tensor:
     three equal channels, alpha is dropped, EXIF orientation is applied. Raises DataError with the path for a file that
     is missing, empty, truncated or of another kind, and for NaN or infinite values.
     """
-    values = decode(path).values
+    return _to_tensor(decode(path).values, str(path), "replace them, or leave it out with --skip-bad")
+
+
+def image_from_array(array: np.ndarray) -> Tensor:
+    """Convert a decoded image, as a camera or another library gives it, to (3, H, W) float32.
+
+    `array` is (H, W), (H, W, 1) or (H, W, 3): uint8 is divided by 255, uint16 by 65535, float32 stays as it is. Gray
+    becomes three equal channels. Raises DataError for another shape or type, and for NaN or infinite values.
+    """
+    gray = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    if (
+        array.dtype.type not in (np.uint8, np.uint16, np.float32)
+        or not array.size
+        or not (gray.ndim == 2 or (gray.ndim == 3 and gray.shape[2] == 3))
+    ):
+        raise DataError(
+            f"an array of shape {array.shape} and type {array.dtype} is no image; "
+            "give (H, W), (H, W, 1) or (H, W, 3) of uint8, uint16 or float32"
+        )
+    return _to_tensor(gray, "the array", "replace them")
+
+
+def _to_tensor(values: np.ndarray, name: str, advice: str) -> Tensor:
+    """(H, W) or (H, W, 3) of bool, an unsigned integer or a floating-point type to (3, H, W) float32."""
     channels = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)  # (1 or 3, H, W)
     image = np.empty((3, *channels.shape[1:]), np.float32)
     target = image[: len(channels)]
@@ -35,7 +58,7 @@ def read_image(path: str | Path) -> Tensor:
             target[...] = channels
         if not np.isfinite(target).all():
             count = int((~np.isfinite(target)).sum())
-            raise DataError(f"{path}: {count} NaN or infinite values; replace them, or leave it out with --skip-bad")
+            raise DataError(f"{name}: {count} NaN or infinite values; {advice}")
     if len(channels) == 1:
         image[1:] = image[0]
     return torch.from_numpy(image)
