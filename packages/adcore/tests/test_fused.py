@@ -138,7 +138,7 @@ class WithBackbone(AnomalyModel):
 
 def test_a_model_is_made_ready_before_its_first_image():
     model = WithBackbone()
-    model.make_ready()
+    model.warm_up()
     fused = model.extractor.quick.fused
     assert fused is not None
     model.extractor(images(1, 3, 64, 64))

@@ -96,11 +96,11 @@ class AnomalyModel(nn.Module):
         """Score preprocessed images (B, 3, H, W) float32."""
         raise NotImplementedError
 
-    def make_ready(self) -> None:
-        """Do now what the first image would have to wait for; called before it is read. Parts with a `make_ready` do."""
+    def warm_up(self) -> None:
+        """Warm up before the first image. The base class calls the `warm_up` of every submodule that has one."""
         for part in self.modules():
-            if part is not self and hasattr(part, "make_ready"):
-                part.make_ready()
+            if part is not self and hasattr(part, "warm_up"):
+                part.warm_up()
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Learn from one batch; yield an Update for every optimizer step wanted, nothing for one-pass models.

@@ -31,7 +31,7 @@ from adcore.request import DataChoice, ModelChoice, new_folder
 from adcore.training.callbacks import Callback
 from adcore.training.device import pick_device, seed_everything
 from adcore.training.logs import DetailLog, TensorBoardLogs
-from adcore.training.trainer import FitSummary, Trainer
+from adcore.training.trainer import TrainingSummary, Trainer
 
 ALL = "all"  # as a category: one model over all of them
 THRESHOLD = "f1_percentile"
@@ -195,7 +195,7 @@ class Fitting:
     checkpoints: Path
     resume: bool
 
-    def run(self, model: AnomalyModel) -> tuple[FitSummary, list[dict[str, str]]]:
+    def run(self, model: AnomalyModel) -> tuple[TrainingSummary, list[dict[str, str]]]:
         """Fit `model` on the training samples; the summary, and the bad files that were skipped."""
         card = self.choice.card
         chosen = select(self.samples, "train", None if card.supervised else 0)
@@ -263,7 +263,7 @@ def versions() -> dict[str, str]:
 def _summary(
     choice: ModelChoice,
     data: DataChoice,
-    fitted: FitSummary,
+    fitted: TrainingSummary,
     scorings: dict[str, Scoring],
     calibration: dict[str, Any],
     header: dict[str, Any],

@@ -57,9 +57,9 @@ class PatchCore(AnomalyModel):
             give_back()
         return self._index
 
-    def make_ready(self) -> None:
-        """The backbone, and the bank of a fitted model."""
-        super().make_ready()
+    def warm_up(self) -> None:
+        """Warm up before the first image: fuse the backbone, index the bank of a fitted model."""
+        super().warm_up()
         if not self.training and len(self.memory_bank):
             self.index  # noqa: B018 (made when first asked for)
 

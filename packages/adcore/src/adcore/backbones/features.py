@@ -145,10 +145,10 @@ class FeatureExtractor(nn.Module):
         """A frozen extractor stays in evaluation mode, so that its batch statistics never move."""
         return super().train(mode and not self.frozen)
 
-    def make_ready(self) -> None:
-        """Do now what the first image would have to wait for."""
+    def warm_up(self) -> None:
+        """Warm up before the first image: fuse a frozen network."""
         if self.quick and next(self.net.parameters()).device.type == "cpu":
-            self.quick.make_ready()
+            self.quick.warm_up()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> one (B, C_i, H_i, W_i) for each layer."""

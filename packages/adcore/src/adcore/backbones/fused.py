@@ -160,12 +160,12 @@ class Frozen:
     def __call__(self, images: Tensor) -> Tensor | Sequence[Tensor]:
         if images.device.type != "cpu" or images.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
             return self.net(images)
-        self.make_ready()
+        self.warm_up()
         return (self.fused or self.net)(images)
 
     @torch.no_grad()
-    def make_ready(self) -> None:
-        """Fuse the network now, unless that is done; on a CPU only, for elsewhere it is not used."""
+    def warm_up(self) -> None:
+        """Warm up before the first image: fuse the network, again where a weight has changed."""
         tensors = [t for group in self.owners for t in group.values() if t is not None]
         try:
             weights = [(id(t), t._version) for t in tensors]  # asked for every image

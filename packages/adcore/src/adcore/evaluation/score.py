@@ -86,7 +86,7 @@ def score_samples(
     samples = list(samples)
     scoring, started = Scoring(), time.perf_counter()
     dataset = ImageDataset(samples, reader, preprocess)
-    model.make_ready()
+    model.warm_up()
     if torch.device(device).type == "cpu":
         size, items = 1, read_together(dataset.fetch, range(len(dataset)))
     else:

@@ -30,9 +30,9 @@ from adcore.request import ModelChoice
 from adcore.testing.offline import sockets_forbidden
 from adcore.testing.tiny import fit_tiny, tiny_images
 from adcore.training.device import seed_everything
-from adcore.training.trainer import FitSummary
+from adcore.training.trainer import TrainingSummary
 
-Fitted = tuple[AnomalyModel, FitSummary, ModelChoice]
+Fitted = tuple[AnomalyModel, TrainingSummary, ModelChoice]
 
 
 class ModelConformance:

@@ -13,7 +13,7 @@ from adcore.model import AnomalyModel, Batch
 from adcore.registry import create_model
 from adcore.request import ModelChoice, choose_model
 from adcore.training.device import seed_everything
-from adcore.training.trainer import FitSummary, Trainer
+from adcore.training.trainer import TrainingSummary, Trainer
 
 SIDE = 64  # of the images that are written
 
@@ -51,7 +51,7 @@ def tiny_batches(
 
 def fit_tiny(
     name: str, size: int = 64, images: int = 4, epochs: int = 2, seed: int = 0, **overrides: Any
-) -> tuple[AnomalyModel, FitSummary, ModelChoice]:
+) -> tuple[AnomalyModel, TrainingSummary, ModelChoice]:
     """Fit the model `name` on tiny images: a fitted model, what the fit did, and the checked choice."""
     choice = choose_model(name, {"image_size": size, "epochs": epochs, "batch_size": 2, "seed": seed, **overrides})
     seed_everything(seed)

@@ -23,7 +23,7 @@ from adcore.training.validation import EarlyStopping, Validate, validation_loss
 
 
 @dataclass
-class FitSummary:
+class TrainingSummary:
     """What a fit did."""
 
     epochs: int
@@ -83,7 +83,7 @@ class Trainer:
             progress=self._progress,
         )
 
-    def run(self, resume: bool = False) -> FitSummary:
+    def run(self, resume: bool = False) -> TrainingSummary:
         """Fit the model, from the last checkpoint on with `resume`; leave it fitted, in evaluation mode, on the device."""
         started = time.perf_counter()
         fit, model = self.fit, self.model
@@ -113,7 +113,7 @@ class Trainer:
         finally:
             self._call("on_fit_end", self)
         seconds = time.perf_counter() - started
-        return FitSummary(fit.epoch, fit.step, seconds, self.stop_reason, dict(self.logs), self.history)
+        return TrainingSummary(fit.epoch, fit.step, seconds, self.stop_reason, dict(self.logs), self.history)
 
     def _one_pass(self) -> Plan:
         """What becomes of the plan with nothing to optimise: one epoch, for a second would show what has been seen.
@@ -135,7 +135,7 @@ class Trainer:
             self.train_loader.set_epoch(fit.epoch, self.steps_in_epoch)
         model.train()
         batches = iter(self.train_loader)  # reading begins
-        model.make_ready()
+        model.warm_up()
         for batch in batches:
             self.logs = self._step(batch.to(self.device))
             fit.step, self.steps_in_epoch = fit.step + 1, self.steps_in_epoch + 1
