@@ -31,7 +31,7 @@ from adcore.request import DataChoice, ModelChoice, new_folder
 from adcore.training.callbacks import Callback
 from adcore.training.device import pick_device, seed_everything
 from adcore.training.logs import DetailLog, TensorBoardLogs
-from adcore.training.trainer import TrainingSummary, Trainer
+from adcore.training.trainer import Trainer, TrainingSummary
 
 ALL = "all"  # as a category: one model over all of them
 THRESHOLD = "f1_percentile"

@@ -13,7 +13,7 @@ from adcore.model import AnomalyModel, Batch
 from adcore.registry import create_model
 from adcore.request import ModelChoice, choose_model
 from adcore.training.device import seed_everything
-from adcore.training.trainer import TrainingSummary, Trainer
+from adcore.training.trainer import Trainer, TrainingSummary
 
 SIDE = 64  # of the images that are written
 
