@@ -37,7 +37,8 @@ def test_training_approaches_the_principal_subspace():
         optimizer.step()
     centred = features - features.mean(0)
     best = (torch.linalg.svdvals(centred)[3:] ** 2).sum() / 64
-    assert best <= error() < 1.5 * best < 0.1 * start
+    rounding = 1e-4 * best  # training may end at the optimum itself
+    assert best - rounding <= error() < 1.5 * best < 0.1 * start
 
 
 def test_score_is_the_sum_of_the_map_and_the_fault_stands_out():

@@ -53,10 +53,10 @@ def test_idle_codes_move_onto_features_and_used_ones_stay():
 @pytest.mark.parametrize("strength", [0.2, 0.6, 1.0])
 def test_disturbed_codes_have_the_allowed_rank(strength):
     torch.manual_seed(0)
-    quantizer, features = Quantizer(100, 4), torch.randn(2, 4, 8, 8)
+    quantizer, features = Quantizer(100, 4).double(), torch.randn(2, 4, 8, 8, dtype=torch.double)  # ranks without ties
     codes = quantizer.nearest(features)
     mask = torch.rand(2, 8, 8) < 0.5
-    disturbed = disturb(quantizer, features, codes, mask, torch.full((2,), strength))
+    disturbed = disturb(quantizer, features, codes, mask, torch.full((2,), strength, dtype=torch.double))
     assert torch.equal(disturbed.movedim(1, -1)[~mask], codes.movedim(1, -1)[~mask])
     inside, placed = features.movedim(1, -1)[mask], disturbed.movedim(1, -1)[mask]
     order = (inside[:, None] - quantizer.codes).square().sum(2).argsort(1)

@@ -45,7 +45,6 @@ def test_a_score_depends_neither_on_the_batch_nor_on_what_was_scored_before(mode
         together = model(images).score
         backwards = torch.cat([model(images[i : i + 1]).score for i in (3, 2, 1, 0)]).flip(0)
     torch.testing.assert_close(backwards, together, rtol=1e-4, atol=0)
-    assert torch.equal(backwards.argsort(), together.argsort())
 
 
 def test_generator_and_discriminator_are_trained_in_turn(model):
