@@ -12,13 +12,14 @@ from adcore import artifact as artifacts
 from adcore import registry
 from adcore.artifact import Artifact
 from adcore.cards import ModelCard
-from adcore.errors import ArtifactError
+from adcore.errors import ArtifactError, PluginError
 from adcore.model import AnomalyModel, Prediction
 from adcore.plugins import Origin
 from adcore.preprocess import Preprocess
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+MODEL_CARD = registry.model_card
 CARD = ModelCard("toy", f"{__name__}:Toy", "toy", "Toy", "none", 2020, "toy")
 
 
@@ -69,6 +70,23 @@ def test_round_trip(saved) -> None:
 def test_the_same_model_gives_the_same_bytes(saved, tmp_path) -> None:
     artifacts.save(tmp_path / "again.safetensors", artifacts.load(saved))
     assert (tmp_path / "again.safetensors").read_bytes() == saved.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "words"),
+    [
+        ("no-such-package", "3.2", "the package no-such-package 3.2, which is not installed; install it: pip install"),
+        ("pytest", "0.1", "is installed and has no such model|ADCORE_DISABLE_PLUGINS leaves out"),
+        ("adm-memory", "0.0.1", "has no such model; pip install adm-memory==0.0.1"),
+    ],
+)
+def test_a_model_whose_package_is_absent_says_what_to_install(saved, monkeypatch, package, version, words) -> None:
+    rewrite(saved, model="patchcoer", package=package, package_version=version)
+    monkeypatch.setattr(registry, "model_card", MODEL_CARD)
+    with pytest.raises(PluginError, match=words) as caught:
+        artifacts.load(saved)
+    assert str(saved) in str(caught.value)
+    assert "did you mean" not in str(caught.value)
 
 
 def test_a_truncated_file_is_refused(saved) -> None:

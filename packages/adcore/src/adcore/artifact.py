@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import adcore
-from adcore.errors import ArtifactError, WeightsError
+from adcore.errors import ArtifactError, PluginError, WeightsError
 from adcore.files import atomic_path
 from adcore.model import AnomalyModel
 from adcore.preprocess import Preprocess
@@ -114,10 +114,14 @@ def read_header(path: str | Path) -> dict[str, Any]:
 def load(path: str | Path, device: str | torch.device = "cpu") -> Artifact:
     """Load a fitted model. Raises ArtifactError, or WeightsError when a backbone that it refers to is missing or other."""
     from adcore.backbones.features import deferred_weights
-    from adcore.registry import create_model
+    from adcore.registry import create_model, require_model
 
     path = _file(path)
     header = read_header(path)
+    try:
+        require_model(header["model"], header["package"], header["package_version"])
+    except PluginError as error:
+        raise PluginError(f"{path}: {error}") from None
     inside = all(b["inside"] for b in header["backbones"])
     config = {key: tuple(value) if isinstance(value, list) else value for key, value in header["config"].items()}
     try:

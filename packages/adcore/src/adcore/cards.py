@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,7 @@ class ModelCard:
     batch_size: int = 8
     image_size: int | tuple[int, int] = 256  # square side, or (height, width)
     crop_size: int | tuple[int, int] | None = None  # centre crop after the resize
-    normalization: str = (
-        "backbone"  # "backbone": the backbone's mean and std; "imagenet"; "none": values stay in [0, 1]
-    )
+    normalization: Literal["backbone", "imagenet", "none"] = "backbone"  # mean and std; "none": values stay in [0, 1]
     backbones: tuple[str, ...] = ()  # weights needed; empty: the `backbone` entry of `config`, if there is one
     needs: tuple[str, ...] = ()  # what else must be at hand, in words ("textures folder (optional)")
     supervised: bool = False  # True: trains on labelled anomalies and their masks

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import traceback
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from threading import RLock
 
 import pluggy
 
 from adcore import hookspecs
+from adcore.card_checks import check_card
 from adcore.cards import BackboneCard, DatasetCard, ModelCard
-from adcore.errors import ConfigError, PluginError
+from adcore.errors import PluginError
 
 GROUP = "adcore"
 HOOKS = {
@@ -27,6 +28,7 @@ HOOKS = {
     "adcore_register_backbones": BackboneCard,
 }
 Card = ModelCard | DatasetCard | BackboneCard
+_lock = RLock()
 
 
 @dataclass(frozen=True)
@@ -112,67 +114,42 @@ def discover() -> list[tuple[EntryPoint, Origin]]:
 
 
 @cache
-def load_plugins() -> Plugins:
-    """Load every installed plugin once; broken ones are listed in `problems` and never stop the others."""
+def load_plugins(without: frozenset[str] = frozenset()) -> Plugins:
+    """Load every installed plugin once; broken ones are listed in `problems` and never stop the others.
+
+    `without` names entry points to leave out. What a plugin prints while it loads goes to stderr.
+    """
     plugins = Plugins()
     own = Origin("adcore", "adcore", _own_version())
-    for card in _ask(_builtin(), own):
-        plugins.add(card, own)
-    seconds = plugin_timeout()
-    for point, origin in discover():
-        try:
-            cards = _within(seconds, point, origin)
-        except _Hangs as hang:
-            plugins.problems.append(Problem(origin, str(hang), hang.stack))
-        except (Exception, SystemExit) as error:  # a plugin may fail in any way; Ctrl-C still passes
-            reason = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
-            plugins.problems.append(Problem(origin, reason, "".join(traceback.format_exception(error))))
-        else:
-            plugins.origins.append(origin)
-            for card in cards:
-                plugins.add(card, origin)
+    with _lock:  # the redirection below holds for the whole process
+        for card in _ask(_builtin(), own):
+            plugins.add(card, own)
+        for point, origin in discover():
+            if origin.plugin in without:
+                continue
+            try:
+                cards = load_cards(point, origin)
+            except (Exception, SystemExit) as error:  # a plugin may fail in any way
+                plugins.problems.append(problem_of(origin, error))
+            except KeyboardInterrupt as stop:  # the user's, or the plugin's own: they cannot be told apart
+                raise KeyboardInterrupt(f"while plugin '{origin.plugin}' ({origin}) was loading") from stop
+            else:
+                plugins.origins.append(origin)
+                for card in cards:
+                    plugins.add(card, origin)
     return plugins
 
 
-class _Hangs(PluginError):
-    """A plugin that did not come back; `stack` is where it was."""
-
-    stack = ""
-
-
-def plugin_timeout() -> float:
-    """Seconds that a plugin may take to load (ADCORE_PLUGIN_TIMEOUT, 30 by default)."""
-    value = os.environ.get("ADCORE_PLUGIN_TIMEOUT", "30")
-    try:
-        return float(value)
-    except ValueError:
-        raise ConfigError(f"ADCORE_PLUGIN_TIMEOUT must be a number of seconds, not '{value}'") from None
+def load_cards(point: EntryPoint, origin: Origin) -> list[Card]:
+    """Import one plugin and return its checked cards; whatever the plugin raises passes through."""
+    with redirect_stdout(sys.stderr):
+        return _ask(point.load(), origin)
 
 
-def _within(seconds: float, point: EntryPoint, origin: Origin) -> list[Card]:
-    """Load and ask a plugin in a thread that can be left behind, so that one that hangs does not hang every command."""
-    box: dict[str, Any] = {}
-
-    def work() -> None:
-        try:
-            box["cards"] = _ask(point.load(), origin)
-        except BaseException as error:  # raised again below, in the thread that asked
-            box["error"] = error
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if "error" in box:
-        raise box["error"]
-    if "cards" not in box:
-        hang = _Hangs(
-            f"it did not load within {seconds:g} s; set ADCORE_DISABLE_PLUGINS={origin.plugin} "
-            f"to start without waiting, or uninstall {origin.distribution}"
-        )
-        frame = sys._current_frames().get(thread.ident)
-        hang.stack = "".join(traceback.format_stack(frame)) if frame else ""
-        raise hang
-    return box["cards"]
+def problem_of(origin: Origin, error: BaseException) -> Problem:
+    """The problem that an exception at loading is."""
+    reason = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+    return Problem(origin, reason, "".join(traceback.format_exception(error)))
 
 
 def _ask(module: object, origin: Origin) -> list[Card]:
@@ -187,6 +164,8 @@ def _ask(module: object, origin: Origin) -> list[Card]:
         for answer in getattr(manager.hook, hook)():
             if not isinstance(answer, list | tuple) or not all(isinstance(card, kind) for card in answer):
                 raise PluginError(f"{hook} must return a list of {kind.__name__}, not {_describe(answer)}")
+            for card in answer:
+                check_card(card)
             cards.extend(answer)
     if not manager.get_hookcallers(module):
         raise PluginError("the module implements no adcore hook (decorate them with adcore.hookspecs.hookimpl)")

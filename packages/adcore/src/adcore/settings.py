@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +29,52 @@ _KEYS = [f.name for f in fields(Settings)]
 _globals: dict[str, Any] = {}
 
 
+def _folder(value: Any) -> Path | None:
+    if isinstance(value, str | os.PathLike) and str(value):
+        return Path(value).expanduser()
+    raise ValueError
+
+
+def _seed(value: Any) -> int:
+    number = int(value) if isinstance(value, str) else index(value)
+    if isinstance(value, bool) or not 0 <= number < 2**32:
+        raise ValueError
+    return number
+
+
+def _device(value: Any) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError
+
+
+def _switch(value: Any) -> bool:
+    return value if isinstance(value, bool) else _SWITCH[str(value).lower()]
+
+
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_ACCEPTED: dict[str, tuple[Callable[[Any], Any], str]] = {  # key -> (its check, what it accepts)
+    "dataset_dir": (_folder, "a folder"),
+    "backbone_dir": (_folder, "a folder"),
+    "output_dir": (_folder, "a folder"),
+    "seed": (_seed, "a whole number from 0 to 4294967295"),
+    "device": (_device, "auto, cpu, cuda, cuda:1, ..."),
+    "allow_downloads": (_switch, "true or false"),
+}
+
+
 def set_globals(**values: Any) -> Settings:
-    """Set any of dataset_dir, backbone_dir, output_dir, seed, device, allow_downloads for this process."""
-    _check_keys(values, "set_globals")
-    checked = _typed(values, "set_globals")  # before anything is kept
-    _globals.update(checked)
+    """Set any of dataset_dir, backbone_dir, output_dir, seed, device, allow_downloads for this process.
+
+    None takes a folder back. Raises ConfigError for an unknown key or a value of a wrong type, and then changes nothing.
+    """
+    _globals.update(_checked(values, "set_globals: "))
     return settings()
 
 
 def settings() -> Settings:
-    """The settings in force now."""
-    merged = Settings()
-    for source, values in (("adcore.toml", _from_toml()), ("environment", _from_environment())):
-        merged = replace(merged, **_typed(values, source))
-    return replace(merged, **_globals)
+    """The settings in force now; ConfigError that names file or variable, key, and what is accepted."""
+    return replace(Settings(), **{**_from_toml(), **_from_environment(), **_globals})
 
 
 def user_backbone_dir() -> Path:
@@ -49,8 +83,8 @@ def user_backbone_dir() -> Path:
 
 
 def _from_environment() -> dict[str, Any]:
-    names = {key: f"ADCORE_{key.upper()}" for key in _KEYS}
-    return {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
+    found = {key: os.environ[f"ADCORE_{key.upper()}"] for key in _KEYS if os.environ.get(f"ADCORE_{key.upper()}")}
+    return {key: _accepted(key, value, f"ADCORE_{key.upper()}") for key, value in found.items()}
 
 
 def _from_toml() -> dict[str, Any]:
@@ -62,27 +96,23 @@ def _from_toml() -> dict[str, Any]:
                 values = tomllib.loads(file.read_text(encoding="utf-8"))
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
                 raise ConfigError(f"{file} is not valid TOML: {error}") from None
-            _check_keys(values, str(file))
-            return {key: folder / value if key.endswith("_dir") else value for key, value in values.items()}
+            checked = _checked(values, f"{file}: ")
+            return {key: folder / value if isinstance(value, Path) else value for key, value in checked.items()}
     return {}
 
 
-def _check_keys(values: dict[str, Any], source: str) -> None:
+def _checked(values: dict[str, Any], source: str) -> dict[str, Any]:
     unknown = [key for key in values if key not in _KEYS]
     if unknown:
-        raise ConfigError(f"{source}: unknown setting '{unknown[0]}'; valid ones: {', '.join(_KEYS)}")
+        raise ConfigError(f"{source}unknown setting '{unknown[0]}'; valid ones: {', '.join(_KEYS)}")
+    return {key: _accepted(key, value, source + key) for key, value in values.items()}
 
 
-def _typed(values: dict[str, Any], source: str) -> dict[str, Any]:
-    typed = dict(values)
-    for key, value in values.items():
-        if key.endswith("_dir") and value is not None:
-            typed[key] = Path(value).expanduser()
-        elif key == "seed":
-            try:
-                typed[key] = int(value)
-            except (TypeError, ValueError):
-                raise ConfigError(f"{source}: seed must be a whole number, not {value!r}") from None
-        elif key == "allow_downloads" and isinstance(value, str):
-            typed[key] = value.lower() in ("1", "true", "yes", "on")
-    return typed
+def _accepted(key: str, value: Any, place: str) -> Any:
+    check, accepted = _ACCEPTED[key]
+    if value is None and getattr(Settings, key) is None:
+        return None
+    try:
+        return check(value)
+    except (TypeError, ValueError, KeyError):
+        raise ConfigError(f"{place} must be {accepted}, not {value!r}") from None

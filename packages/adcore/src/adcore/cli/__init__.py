@@ -13,6 +13,8 @@ from adcore.errors import AdcoreError
 
 COMMANDS = {  # name -> one line of help, so that --help imports no command
     "list-models": "List the installed models.",
+    "list-datasets": "List the dataset layouts that can be read.",
+    "list-backbones": "List the pretrained backbones, and where their weights are.",
     "info": "Show a model's idea, defaults, settings and needs.",
     "doctor": "Check the installation: plugins, weights, devices.",
     "demo": "Train and evaluate on real photographs, without a download.",
@@ -26,6 +28,8 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "check-plugin": "Check that an installed package's models behave.",
     "bundle": "Collect everything for a site without a network, or check it.",
 }
+
+INTERRUPTED = "adcore: interrupted; nothing half-written was left"
 
 
 class LazyGroup(click.Group):
@@ -69,8 +73,9 @@ def main() -> None:
     except click.UsageError as error:
         error.show()
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("adcore: interrupted; nothing half-written was left", err=True)
+    except (KeyboardInterrupt, click.Abort) as stop:
+        where = str(stop.__cause__ or stop)  # the plugin that was loading, if one was
+        click.echo(f"adcore: interrupted {where}" if where else INTERRUPTED, err=True)
         sys.exit(130)
     except AdcoreError as error:
         if debug:

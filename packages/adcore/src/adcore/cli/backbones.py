@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from adcore.errors import AdcoreError, WeightsError
-from adcore.registry import backbone_card, list_backbones, list_models
+from adcore.cli.list_backbones import command as list_backbones_command
+from adcore.errors import WeightsError
+from adcore.registry import backbone_card, list_backbones
 
 
 @click.group("backbones")
@@ -15,25 +16,7 @@ def command() -> None:
     """Where backbone weights are, and whether they are right."""
 
 
-@command.command("list")
-def list_() -> None:
-    """Every known backbone: where its weights are, or that they are missing; which installed models want it."""
-    from adcore.backbones.resolve import find
-
-    wanted: dict[str, int] = {}
-    for card in list_models():
-        for name in card.required_backbones:
-            try:
-                found_name = backbone_card(name).name
-            except AdcoreError as error:  # unknown, or claimed by two packages: the rest is listed all the same
-                click.echo(f"adcore: {card.name}: {error}", err=True)
-                continue
-            wanted[found_name] = wanted.get(found_name, 0) + 1
-    for card in list_backbones():
-        found = find(card)
-        place = f"{found.origin}: {found.path}" if found else f"missing ({card.source})"
-        click.echo(f"{card.name:34}{card.size_mb:>6} MB  {wanted.get(card.name, 0):>2} models  {card.licence}")
-        click.echo(f"    {place}")
+command.add_command(list_backbones_command, "list")
 
 
 @command.command("where")

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adcore.errors import PluginError
+
 if TYPE_CHECKING:
     from adcore.pipeline import RunResult
+    from adcore.plugins import Plugins
 
 HEADLINE = (
     ("image AUROC", "image_auroc"),
@@ -91,6 +94,17 @@ def parse_settings(pairs: tuple[str, ...], option: str = "--set") -> dict[str, A
         except json.JSONDecodeError:
             parsed[key.strip()] = value.split(",") if "," in value else value
     return parsed
+
+
+def show_problems(plugins: Plugins) -> None:
+    """One line on stderr for each broken plugin, and for each name that two packages register."""
+    for problem in plugins.problems:
+        click.echo(f"adcore: {problem} (details: adcore doctor)", err=True)
+    for kind, name in plugins.duplicates:
+        try:
+            plugins.check_unique(kind, name)
+        except PluginError as error:
+            click.echo(f"adcore: {error}", err=True)
 
 
 def show_run(result: RunResult, as_json: bool) -> None:

@@ -8,19 +8,33 @@ import sys
 import click
 
 from adcore import __version__
-from adcore.plugins import load_plugins
-from adcore.registry import list_backbones, list_models
+from adcore.cards import BackboneCard, ModelCard
+from adcore.plugin_probe import probe
+from adcore.plugins import discover, load_plugins
 
 
 @click.command("doctor")
-def command() -> None:
-    """Check plugins, weights and devices; exit 1 when a plugin is broken."""
-    plugins = load_plugins()
+@click.option(
+    "--plugin-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Time that a plugin may take to load.",
+)
+def command(plugin_seconds: float) -> None:
+    """Check plugins, weights and devices; exit 1 when a plugin is broken.
+
+    Each plugin is first loaded in a process of its own, so that one that hangs or ends the process is found too.
+    """
     click.echo(f"adcore {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
-    click.echo(f"plugins: {len(plugins.origins)} working, {len(plugins.problems)} broken, {len(list_models())} models")
+    problems = [problem for _, origin in discover() if (problem := probe(origin, plugin_seconds))]
+    plugins = load_plugins(frozenset(problem.origin.plugin for problem in problems))
+    problems += plugins.problems
+    models = len(plugins.cards[ModelCard])
+    click.echo(f"plugins: {len(plugins.origins)} working, {len(problems)} broken, {models} models")
     for origin in plugins.origins:
         click.echo(f"  ok      {origin.plugin} ({origin})")
-    for problem in plugins.problems:
+    for problem in problems:
         click.echo(f"  BROKEN  {problem}")
         click.echo("          " + problem.details.strip().replace("\n", "\n          "))
     for (_, name), origins in plugins.duplicates.items():
@@ -32,7 +46,7 @@ def command() -> None:
     from adcore.backbones.resolve import find, search_folders
 
     folders = ", ".join(str(folder) for folder, _ in search_folders())
-    present = [card.name for card in list_backbones() if find(card)]
+    present = [card.name for card, _ in plugins.cards[BackboneCard].values() if find(card)]
     click.echo(f"weights present: {', '.join(present) or 'none'} (folders searched: {folders})")
-    if plugins.problems or plugins.duplicates:
+    if problems or plugins.duplicates:
         sys.exit(1)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 import click
 
 from adcore.cards import ModelCard
-from adcore.errors import PluginError
+from adcore.cli.common import show_problems
 from adcore.plugins import load_plugins
 from adcore.registry import list_models, model_origin
 
@@ -32,14 +32,7 @@ def command(family: str | None, as_json: bool) -> None:
         raise click.UsageError(f"no installed model is of family '{family}'; families: {families}")
     else:
         click.echo("No models are installed. Install a family, e.g.: pip install adm-memory")
-    plugins = load_plugins()
-    for problem in plugins.problems:
-        click.echo(f"adcore: {problem} (details: adcore doctor)", err=True)
-    for kind, name in plugins.duplicates:
-        try:
-            plugins.check_unique(kind, name)
-        except PluginError as error:
-            click.echo(f"adcore: {error}", err=True)
+    show_problems(load_plugins())
 
 
 def _entry(card: ModelCard) -> dict:
