@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from adcore import artifact as artifacts
-from adcore import registry
+from adcore import registry, tensorfile
 from adcore.artifact import Artifact
 from adcore.cards import ModelCard
 from adcore.errors import ArtifactError, PluginError
@@ -50,12 +51,19 @@ def saved(tmp_path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-def rewrite(path: Path, **changes: object) -> None:
-    """Change entries of the header."""
+def stored(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """(header without its checksum, tensors) of a file."""
     with safe_open(path, "pt") as file:
-        header = json.loads(file.metadata()["adcore"]) | changes
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    save_file(tensors, path, {"adcore": json.dumps(header)})
+        header = json.loads(file.metadata()["adcore"])
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    del header["sha256"]
+    return header, tensors
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    """Change entries of the header, and write a checksum that fits, as a foreign program would."""
+    header, tensors = stored(path)
+    tensorfile.write(path, artifacts.KIND, header | changes, tensors)
 
 
 def test_round_trip(saved) -> None:
@@ -129,13 +137,12 @@ def test_foreign_safetensors_and_missing_files_are_named(tmp_path) -> None:
 
 
 def test_tensors_that_do_not_fit_are_named(saved) -> None:
-    with safe_open(saved, "pt") as file:
-        metadata = file.metadata()
-    save_file({"scale": torch.ones(3), "other": torch.ones(1)}, saved, metadata)
-    with pytest.raises(ArtifactError, match=r"missing \['bank'\], unexpected \['other'\]"):
+    header, _ = stored(saved)
+    tensorfile.write(saved, artifacts.KIND, header, {"scale": torch.ones(3), "other": torch.ones(1)})
+    with pytest.raises(ArtifactError, match=r"model\.safetensors.*missing \['bank'\], unexpected \['other'\]"):
         artifacts.load(saved)
-    save_file({"scale": torch.ones(4), "bank": torch.ones(1)}, saved, metadata)
-    with pytest.raises(ArtifactError, match="do not fit the model.*scale"):
+    tensorfile.write(saved, artifacts.KIND, header, {"scale": torch.ones(4), "bank": torch.ones(1)})
+    with pytest.raises(ArtifactError, match=r"model\.safetensors.*do not fit the model.*scale"):
         artifacts.load(saved)
 
 
@@ -147,7 +154,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(saved, monkeypatch) -> N
         raise OSError("disk full")
 
     artifact = artifacts.load(saved)
-    monkeypatch.setattr(artifacts, "save_file", fail)
+    monkeypatch.setattr(tensorfile, "save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         artifacts.save(saved, artifact)
     assert saved.read_bytes() == before
@@ -160,3 +167,99 @@ def test_the_folder_of_a_run_stands_for_its_model(saved) -> None:
     saved.unlink()
     with pytest.raises(ArtifactError, match=r"model\.safetensors does not exist"):
         artifacts.load(saved.parent)
+
+
+def test_a_flipped_bit_in_a_tensor_is_refused(saved) -> None:
+    content = saved.read_bytes()
+    for place in range(len(content) - 32, len(content)):  # of the tensors: 8 numbers of 4 bytes
+        saved.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged: .*checksum"):
+            artifacts.load(saved)
+
+
+def test_a_header_changed_by_hand_is_refused(saved) -> None:
+    content = saved.read_bytes()
+    changed = content.replace(b"0.30000000000000004", b"0.20000000000000004")
+    assert changed != content
+    saved.write_bytes(changed)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged: .*checksum"):
+        artifacts.load(saved)
+
+
+def test_a_file_without_a_checksum_is_refused(saved) -> None:
+    header, tensors = stored(saved)
+    save_file(tensors, saved, {"adcore": json.dumps(header | {"format": 1})})
+    with pytest.raises(
+        ArtifactError, match=r"model\.safetensors has format 1.*without a checksum; train the model again"
+    ):
+        artifacts.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"config": None}, "config"),
+        ({"config": {"width": "wide"}}, "width"),
+        ({"config": {"height": 3}}, "height"),
+        ({"preprocess": {"size": [0, 9]}}, "preprocess.size"),
+        ({"preprocess": {"size": [8, 9], "crop": [9, 9]}}, "larger than image_size"),
+        ({"preprocess": {"size": [8, 9], "std": [1.0, 0.0, 1.0]}}, "preprocess.std"),
+        ({"preprocess": {"size": [8, 9], "zoom": 2}}, "preprocess.zoom"),
+        ({"calibration": {"threshold": {"method": "youden"}, "score_range": [0.0, 1.0]}}, "threshold.value"),
+        ({"calibration": {"threshold": {"value": 1.0, "method": "youden"}}}, "calibration is incomplete"),
+        ({"calibration": {"score_range": [0.0, 1.0]}}, "calibration is incomplete"),
+        ({"backbones": [{"prefix": ""}]}, "backbones.0"),
+        ({"backbones": {}}, "backbones"),
+        ({"format": "2"}, "format"),
+        ({"format": True}, "format"),
+        ({"format": None}, "format"),
+        ({"versions": 3}, "versions"),
+        ({"comment": "x"}, "comment"),
+    ],
+)
+def test_a_header_that_is_not_of_the_schema_is_one_line(saved, change, named) -> None:
+    rewrite(saved, **change)
+    with pytest.raises(ArtifactError) as refused:
+        artifacts.load(saved)
+    assert str(saved) in str(refused.value)
+    assert named in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_a_threshold_that_is_not_finite_is_refused(saved, value) -> None:
+    header, tensors = stored(saved)
+    header["calibration"]["threshold"]["value"] = float(value)
+    digest = tensorfile.checksum(header, tensors)
+    save_file(tensors, saved, {"adcore": json.dumps(header | {"sha256": digest})})
+    with pytest.raises(ArtifactError, match=r"model\.safetensors has a damaged header: calibration\.threshold\.value"):
+        artifacts.load(saved)
+
+
+def test_a_threshold_that_is_not_finite_is_not_saved(saved, tmp_path) -> None:
+    artifact = artifacts.load(saved)
+    artifact.calibration["threshold"]["value"] = float("nan")
+    with pytest.raises(ArtifactError, match=r"other\.safetensors cannot be written.*calibration\.threshold\.value"):
+        artifacts.save(tmp_path / "other.safetensors", artifact)
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_a_class_that_fails_to_build_is_named(saved, monkeypatch) -> None:
+    def fail(self, width: int = 2) -> None:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(Toy, "__init__", fail)
+    with pytest.raises(PluginError, match=r"model\.safetensors: model 'toy' of toy-package 1\.0 .*KeyError"):
+        artifacts.load(saved)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_decides_who_may_read_the_file(saved, tmp_path, mask, mode) -> None:
+    artifact = artifacts.load(saved)
+    before = os.umask(mask)
+    try:
+        artifacts.save(tmp_path / "other.safetensors", artifact)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "other.safetensors").stat().st_mode & 0o777 == mode

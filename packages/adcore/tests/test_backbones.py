@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from adcore.backbones import resolve as resolving
-from adcore.backbones.features import FeatureExtractor, create_backbone, deferred_weights
+from adcore.backbones.features import FeatureExtractor, create_backbone, stored_weights
 from adcore.backbones.resolve import find, resolve
 from adcore.errors import ConfigError, WeightsError
 from adcore.registry import backbone_card
@@ -131,8 +131,8 @@ def test_building_leaves_the_global_random_state_alone(folder) -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_deferred_weights_look_for_no_file(folder) -> None:
-    with deferred_weights():
+def test_weights_inside_look_for_no_file(folder) -> None:
+    with stored_weights(inside=True):
         create_backbone("resnet18")
 
 

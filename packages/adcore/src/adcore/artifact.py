@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import adcore
-from adcore.errors import ArtifactError, PluginError, WeightsError
-from adcore.files import atomic_path
+from adcore import tensorfile
+from adcore.errors import AdcoreError, ArtifactError, PluginError, WeightsError
+from adcore.header import FORMAT, check_header
 from adcore.model import AnomalyModel
 from adcore.preprocess import Preprocess
 
-FORMAT = 1
 MODEL_FILE = "model.safetensors"  # its name in the folder of a run
-_KEY = "adcore"  # the one metadata entry; its value is the JSON header
+KIND = tensorfile.Kind("adcore", "adcore artifact", "copy or train it again")
 
 
 @dataclass
@@ -31,23 +28,32 @@ class Artifact:
 
     model: AnomalyModel
     preprocess: Preprocess
-    calibration: dict[str, Any] = field(default_factory=dict)  # threshold, its method and source, score range
+    calibration: dict[str, Any] = field(default_factory=dict)  # threshold, its method and source, ranges of values
     training: dict[str, Any] = field(default_factory=dict)  # summary: dataset, category, images, epochs, seed
 
 
 def save(path: str | Path, artifact: Artifact, include_backbone: bool = False) -> dict[str, Any]:
     """Write `artifact` to `path` atomically and return its header.
 
-    Frozen backbone weights are referred to by name and sha256; `include_backbone`, and random weights always, put them
-    inside. The same content gives the same bytes: no time and no folder is stored.
+    Frozen backbone weights are referred to by name and sha256; `include_backbone`, and always random weights and those
+    from a file that the user named, put them inside. The same content gives the same bytes: no time and no folder is
+    stored. Raises ArtifactError for a threshold or another number that is not finite.
     """
     from adcore.registry import model_origin
 
     model = artifact.model
     state, backbones = model.state_dict(), []
     for prefix, info in _frozen_backbones(model):
-        inside = include_backbone or info.sha256 is None
-        backbones.append({"prefix": prefix, **asdict(info), "inside": inside})
+        inside = include_backbone or info.inside
+        backbones.append(
+            {
+                "prefix": prefix,
+                "backbone": info.backbone,
+                "source": info.source,
+                "sha256": info.sha256,
+                "inside": inside,
+            }
+        )
         if not inside:
             state = {key: value for key, value in state.items() if not key.startswith(prefix)}
     origin = model_origin(model.card.name)
@@ -63,9 +69,8 @@ def save(path: str | Path, artifact: Artifact, include_backbone: bool = False) -
         "backbones": backbones,
         "versions": {"adcore": adcore.__version__, "torch": torch.__version__.split("+")[0]},
     }
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(header, sort_keys=True)})
+    check_header({**header, tensorfile.CHECKSUM: "0" * 64}, f"{path} cannot be written: it")
+    tensorfile.write(path, KIND, header, state)
     return header
 
 
@@ -80,63 +85,64 @@ def _file(path: str | Path) -> Path:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The JSON header of an artifact; ArtifactError for anything that is not a whole artifact of a known format."""
+    """The header of an artifact, checked by its schema; its checksum is compared by `load` alone, which reads all of it.
+
+    Raises ArtifactError for anything that is not a whole artifact of the known format.
+    """
     path = _file(path)
-    with open(path, "rb") as file:
-        start = file.read(16)
-    pickled = start[:1] == b"\x80" and start[8:9] != b"{"  # a safetensors header's length may begin with this byte too
-    if start[:4] == b"PK\x03\x04" or pickled:
-        raise ArtifactError(
-            f"{path} is a pickle, which can run code when loaded; only safetensors artifacts are loaded"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError, struct.error) as error:
-        raise ArtifactError(
-            f"{path} is truncated or not a safetensors file ({error}); copy or train it again"
-        ) from None
-    if _KEY not in metadata:
-        raise ArtifactError(f"{path} is a safetensors file but not an adcore artifact; train one with: adcore train")
-    try:
-        header = json.loads(metadata[_KEY])
-        version = int(header["format"])
-    except (ValueError, KeyError, TypeError):
-        raise ArtifactError(f"{path} has a damaged header; copy or train it again") from None
-    if version > FORMAT:
-        made_by = header.get("versions", {}).get("adcore", "?")
-        raise ArtifactError(
-            f"{path} has format {version} (made by adcore {made_by}), this adcore reads up to {FORMAT}; upgrade adcore"
-        )
+    header = tensorfile.read_record(path, KIND)
+    check_header(header, str(path))
     return header
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Artifact:
-    """Load a fitted model. Raises ArtifactError, or WeightsError when a backbone that it refers to is missing or other."""
-    from adcore.backbones.features import deferred_weights
-    from adcore.registry import create_model, require_model
+    """Load a fitted model; no file is opened but `path` and, where it refers to one, a backbone's by its name.
 
+    Raises ArtifactError for a damaged file, PluginError when the model's package is missing or fails, WeightsError when
+    a backbone is missing or another one.
+    """
     path = _file(path)
     header = read_header(path)
-    try:
-        require_model(header["model"], header["package"], header["package_version"])
-    except PluginError as error:
-        raise PluginError(f"{path}: {error}") from None
-    inside = all(b["inside"] for b in header["backbones"])
-    config = {key: tuple(value) if isinstance(value, list) else value for key, value in header["config"].items()}
-    try:
-        with deferred_weights() if inside else nullcontext():
-            model = create_model(header["model"], **config)
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise ArtifactError(f"{path} is damaged ({error}); copy or train it again") from None
-    _check_backbones(path, model, header)
-    load_state(model, state, absent=tuple(b["prefix"] for b in header["backbones"] if not b["inside"]))
-    model.fitted = True
-    model.eval().to(device)
+    state = tensorfile.read_tensors(path, KIND, header)
+    with _named(path):
+        model = _build(header)
+        _check_backbones(model, header)
+        load_state(model, state, absent=tuple(b["prefix"] for b in header["backbones"] if not b["inside"]))
+        model.fitted = True
+        model.eval().to(device)
     preprocess = Preprocess.from_dict(header["preprocess"])
     return Artifact(model, preprocess, header["calibration"], header["training"])
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Inside, every error names the model file."""
+    try:
+        yield
+    except (WeightsError, PluginError) as error:
+        raise type(error)(f"{path}: {error}") from error.__cause__
+    except AdcoreError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+
+
+def _build(header: dict[str, Any]) -> AnomalyModel:
+    """The untrained model that a header describes."""
+    from adcore.backbones.features import stored_weights
+    from adcore.registry import create_model, require_model
+
+    require_model(header["model"], header["package"], header["package_version"])
+    config = {key: tuple(value) if isinstance(value, list) else value for key, value in header["config"].items()}
+    try:
+        with stored_weights(inside=all(b["inside"] for b in header["backbones"])):
+            return create_model(header["model"], **config)
+    except AdcoreError:
+        raise
+    except Exception as error:  # the class of a third party may raise anything
+        package = f"{header['package']} {header['package_version']}"
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PluginError(
+            f"model '{header['model']}' of {package} cannot be built from the stored configuration: {reason}"
+        ) from error
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], absent: tuple[str, ...] = ()) -> None:
@@ -171,15 +177,23 @@ def _frozen_backbones(model: nn.Module) -> list[tuple[str, Any]]:
     return [(prefix, info) for prefix, info in found if info is not None]
 
 
-def _check_backbones(path: str | Path, model: nn.Module, header: dict[str, Any]) -> None:
+def _check_backbones(model: nn.Module, header: dict[str, Any]) -> None:
     """The weights found on this machine must be the ones that the model was trained with."""
-    present = dict(_frozen_backbones(model))
-    for stored in header["backbones"]:
-        if stored["inside"]:
-            continue
-        info = present.get(stored["prefix"])
-        if info is None or info.sha256 != stored["sha256"]:
+    from adcore.backbones.features import WeightsInfo
+
+    parts = {prefix: model.get_submodule(prefix.removesuffix(".")) for prefix, _ in _frozen_backbones(model)}
+    stored = {entry["prefix"]: entry for entry in header["backbones"]}
+    if parts.keys() != stored.keys():
+        raise ArtifactError(
+            f"its backbones {sorted(stored)} are not those of the model, {sorted(parts)}; "
+            "the package that defines the model may have another version"
+        )
+    for prefix, entry in stored.items():
+        info = parts[prefix].weights_info
+        if entry["inside"]:
+            parts[prefix].weights_info = WeightsInfo(entry["backbone"], entry["source"], entry["sha256"], inside=True)
+        elif info.sha256 != entry["sha256"]:
             raise WeightsError(
-                f"{path} was trained with {stored['source']} (sha256 begins {(stored['sha256'] or '')[:8]}) for backbone "
-                f"'{stored['backbone']}', but another file was found here; put that file in the backbone folder"
+                f"it was trained with {entry['source']} (sha256 begins {entry['sha256'][:8]}) for backbone "
+                f"'{entry['backbone']}', but another file was found here; put that file in the backbone folder"
             )

@@ -19,7 +19,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")  # same suffix: writers look at it
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777  # of the umask; a library may write with another one
         yield temporary
+        temporary.chmod(mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from adcore.errors import ConfigError
@@ -14,16 +15,20 @@ from adcore.errors import ConfigError
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ResizeMethod = Literal["bilinear", "nearest", "keep-aspect", "black-padding", "noise-padding"]
 RESIZE_METHODS: tuple[str, ...] = get_args(ResizeMethod)
+Deviation = Annotated[float, Field(gt=0)]
+Side = Annotated[int, Field(ge=1, le=2**16)]
 
 
 @dataclass(frozen=True)
 class Preprocess:
     """Turns a decoded image into the model's input; stored in the artifact, applied in exactly one place."""
 
-    size: tuple[int, int] = (256, 256)  # height, width after the resize
-    crop: tuple[int, int] | None = None  # centre crop after it
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # in a file's header
+
+    size: tuple[Side, Side] = (256, 256)  # height, width after the resize
+    crop: tuple[Side, Side] | None = None  # centre crop after it
     mean: tuple[float, float, float] | None = None  # None: values stay as decoded
-    std: tuple[float, float, float] | None = None
+    std: tuple[Deviation, Deviation, Deviation] | None = None
     # bilinear (antialiased) and nearest stretch to `size`; keep-aspect scales until the image fits, the rest is 0;
     # black- and noise-padding centre the image unscaled (scaled down where it is larger) on 0 or on seeded noise
     resize: ResizeMethod = "bilinear"

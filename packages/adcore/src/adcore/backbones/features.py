@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ from adcore.memory import trim
 from adcore.registry import backbone_card
 from adcore.settings import settings
 
-_deferred: ContextVar[bool] = ContextVar("deferred", default=False)
+# how weights are found: as the setting says, by the backbone's name alone, or not at all
+_source: ContextVar[Literal["setting", "name", "nowhere"]] = ContextVar("source", default="setting")
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,20 @@ class WeightsInfo:
     backbone: str
     source: str  # file name, or "random"
     sha256: str | None  # of the file; None for random weights
+    inside: bool = False  # an artifact has to carry the weights: they are random, or of a file that the user named
 
 
 @contextmanager
-def deferred_weights() -> Iterator[None]:
-    """Inside, backbones are built without looking for weights: the caller loads a state that holds them."""
-    token = _deferred.set(True)
+def stored_weights(inside: bool) -> Iterator[None]:
+    """Inside this context, backbones are built for a state that is loaded afterwards: a path in a setting is never opened.
+
+    With `inside` the state holds the weights, and none are looked for; else they are found by the backbone's name.
+    """
+    token = _source.set("nowhere" if inside else "name")
     try:
         yield
     finally:
-        _deferred.reset(token)
+        _source.reset(token)
 
 
 def create_backbone(name: str, weights: str = "pretrained", frozen: bool = True, **timm_options: Any) -> nn.Module:
@@ -57,12 +62,13 @@ def create_backbone(name: str, weights: str = "pretrained", frozen: bool = True,
         if frozen:
             torch.manual_seed(settings().seed)
         net = create_network(card.architecture, **{**card.options, **timm_options})
-    if weights == "random" or _deferred.get():
-        info = WeightsInfo(card.name, "random", None)
+    if weights == "random" or _source.get() == "nowhere":
+        info = WeightsInfo(card.name, "random", None, inside=True)
     else:
-        found = resolve(name, None if weights == "pretrained" else weights)
+        named = weights != "pretrained" and _source.get() == "setting"
+        found = resolve(name, weights if named else None)
         load_weights(net, found)
-        info = WeightsInfo(card.name, found.path.name, found.sha256)
+        info = WeightsInfo(card.name, found.path.name, found.sha256, inside=named)
     if frozen:
         net.requires_grad_(False).eval()
         net.weights_info = info
