@@ -19,6 +19,8 @@ class Model:
         ratio: Annotated[float, Field(gt=0, le=1, description="a part")] = 0.1,
         layers: tuple[str, ...] = ("a",),
         count: int | None = None,
+        groups: Annotated[tuple[int, ...] | None, Field(description="of layers")] = None,
+        either: str | tuple[str, ...] = "x",
     ) -> None:
         pass
 
@@ -27,12 +29,21 @@ CARD = ModelCard("toy", "x:Y", "toy", "Toy", "none", 2020, "toy", config={"ratio
 
 
 def test_card_defaults_lie_over_the_signature_and_overrides_over_both() -> None:
-    assert checked_config(CARD, Model, {}) == {"ratio": 0.2, "layers": ("a",), "count": None}
+    plain = {"ratio": 0.2, "layers": ("a",), "count": None, "groups": None, "either": "x"}
+    assert checked_config(CARD, Model, {}) == plain
     assert checked_config(CARD, Model, {"ratio": "0.5", "layers": ["b", "c"], "count": 3})["layers"] == ("b", "c")
 
 
+def test_one_value_for_a_tuple_is_a_tuple_of_one() -> None:
+    found = checked_config(CARD, Model, {"layers": "stride8", "groups": 3, "either": "y"})
+    assert (found["layers"], found["groups"], found["either"]) == (("stride8",), (3,), "y")
+    assert checked_config(CARD, Model, {"groups": None})["groups"] is None
+
+
 def test_an_unknown_key_names_the_valid_ones() -> None:
-    with pytest.raises(ConfigError, match=r"no setting 'ratoi'; did you mean ratio\? valid ones: count, layers, ratio"):
+    with pytest.raises(
+        ConfigError, match=r"no setting 'ratoi'; did you mean ratio\? valid ones: count, either, groups, layers, ratio"
+    ):
         checked_config(CARD, Model, {"ratoi": 1})
 
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from adcore import plugins
-from adcore.testing import ModelConformance
+from adcore.testing import ModelConformance, base
 from adcore.testing.checks import check_models, check_names, explain
 from adcore.testing.site import write_distribution
 
@@ -42,6 +42,12 @@ class Right(AnomalyModel):
         small = torch.nn.functional.avg_pool2d(self.distance(images)[:, None], 4)[:, 0]
         anomaly_map = self.gain * upsample(small, images.shape[-2:])
         return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
+
+class Counted(Right):
+    fits = 0
+
+    def on_fit_start(self, fit):
+        Counted.fits += 1
 
 class OnePass(AnomalyModel):
     def __init__(self) -> None:
@@ -77,6 +83,11 @@ class UntypedSetting(Right):
 class AnswersUntrained(Right):
     def __call__(self, images):
         return self.forward(images)
+""",
+    "test_fits": """
+class FailsToFit(Right):
+    def on_fit_start(self, fit):
+        raise AssertionError("Input height (16) doesn't match model (14)")
 """,
     "test_prediction_shapes": """
 class WrongMapSize(Right):
@@ -228,7 +239,7 @@ CASES += [("test_listing_imports_no_torch", "heavy")]
 def toys(tmp_path_factory):
     """Two installed distributions: toys, and one whose plugin.py imports torch."""
     site = tmp_path_factory.mktemp("site")
-    names = ["Right", "OnePass", *(name for _, name in CLASSES)]
+    names = ["Right", "OnePass", "Counted", *(name for _, name in CLASSES)]
     models = RIGHT + "".join(FAULTS.values())
     files = {"toys/__init__.py": "", "toys/models.py": models, "toys/plugin.py": f"NAMES = {names}\n{PLUGIN}"}
     write_distribution(site, "toys", files, "toys.plugin")
@@ -263,6 +274,46 @@ def test_a_right_model_passes_all(model) -> None:
     assert [o.check for o in outcomes] == check_names()
 
 
+def test_a_class_fits_its_model_twice_and_asks_once_for_a_plugin_whether_it_imports_torch(monkeypatch) -> None:
+    asked = []
+    run = base.subprocess.run
+    monkeypatch.setattr(
+        base.subprocess, "run", lambda command, **options: asked.append(command) or run(command, **options)
+    )
+    base._imports_torch.cache_clear()
+    assert {outcome.result for outcome in check_models(["counted"], image_size=16)} == {"ok"}
+    assert sys.modules["toys.models"].Counted.fits == 2
+    check_models(["right", "onepass"], ["test_listing_imports_no_torch"])
+    assert len(asked) == 1
+
+
+def test_a_model_that_cannot_be_fitted_is_one_failure() -> None:
+    results = {outcome.check: outcome for outcome in check_models(["failstofit"], image_size=16)}
+    assert [check for check, outcome in results.items() if outcome.result == "failed"] == ["test_fits"]
+    assert "Input height (16) doesn't match model (14)" in results["test_fits"].reason
+    assert results["test_prediction_shapes"].result == "skipped"
+
+
+def test_the_fixtures_of_the_kit_give_no_warning(tmp_path, monkeypatch) -> None:
+    """A third party's class that overrides `fit` as a method, under a pytest that makes warnings errors."""
+    code = """
+from adcore.testing import ModelConformance
+
+class TestToy(ModelConformance):
+    model = "right"
+    image_size = 16
+
+    def fit(self, seed=0):
+        return super().fit(seed)
+"""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    file = tmp_path / "test_third_party.py"
+    file.write_text(code)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error::pytest.PytestWarning\n")
+    options = ["-p", "no:terminal", "-p", "no:cacheprovider", "--import-mode=importlib", "-c", f"{tmp_path}/pytest.ini"]
+    assert pytest.main([*options, f"{file}::TestToy::test_state_is_tensors"]) == 0
+
+
 def test_every_check_says_what_a_failure_means_and_how_to_mend_it() -> None:
     for check in check_names():
         assert "Fails " in explain(check), check
@@ -282,7 +333,7 @@ def test_an_expected_failure_has_to_name_a_check_and_to_fail() -> None:
 def test_check_plugin_prints_a_table_and_tells_by_its_exit_code(run_cli) -> None:
     code, out, _ = run_cli("check-plugin", "toys", "--model", "onepass", "--image-size", 16)
     assert code == 0
-    assert f"{len(check_names())} checks passed, 0 failed" in out
+    assert f"{len(check_names())} checks passed, 0 failed, 0 skipped" in out
     code, out, _ = run_cli("check-plugin", "toys", "--model", "wrongmapsize", "--model", "right", "--image-size", 16)
     assert code == 1
     (row,) = (line.split() for line in out.splitlines() if line.startswith("test_prediction_shapes "))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -38,7 +39,7 @@ def checked_config(card: ModelCard, model_class: type, overrides: dict[str, Any]
         **{name: _field(annotation, default) for name, (annotation, default) in fields.items()},
     )
     try:
-        checked = schema(**{**card.config, **overrides})
+        checked = schema(**{**card.config, **{key: _listed(fields[key][0], value) for key, value in overrides.items()}})
     except ValidationError as error:
         raise ConfigError(f"{card.name}: {describe_errors(error)}") from None
     return {name: getattr(checked, name) for name in fields}
@@ -71,6 +72,14 @@ def describe_config(card: ModelCard, model_class: type) -> list[tuple[str, str, 
         label = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
         rows.append((name, label, card.config.get(name, default), field.description or ""))
     return rows
+
+
+def _listed(annotation: Any, value: Any) -> Any:
+    """`--set layers=stride8`: one value where the annotation allows tuples only is a tuple of that value."""
+    kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    kinds = [kind] if get_origin(kind) not in (Union, UnionType) else [k for k in get_args(kind) if k is not type(None)]
+    single = isinstance(value, str | int | float) and all(get_origin(kind) is tuple for kind in kinds)
+    return (value,) if single else value
 
 
 def _field(annotation: Any, default: Any) -> tuple[Any, Any]:

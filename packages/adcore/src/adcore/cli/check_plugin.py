@@ -85,5 +85,5 @@ def _check(models: list[str], image_size: int, epochs: int, pairs: tuple[str, ..
         click.echo(f"\n{outcome.model}: {outcome.check} failed: {outcome.reason}")
         click.echo("    " + explain(outcome.check).replace("\n", "\n    "))
     passed = sum(outcome.result == "ok" for outcome in outcomes)
-    click.echo(f"\n{passed} checks passed, {len(bad)} failed")
+    click.echo(f"\n{passed} checks passed, {len(bad)} failed, {len(outcomes) - passed - len(bad)} skipped")
     return bool(bad) or len(table) < len(models) * len(check_names())

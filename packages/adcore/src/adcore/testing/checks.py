@@ -7,11 +7,14 @@ import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from adcore.errors import ConfigError
+
+KITS = {"model": "ModelConformance"}
 
 
 @dataclass(frozen=True)
@@ -24,18 +27,19 @@ class Outcome:
     reason: str = ""
 
 
-def check_names() -> list[str]:
-    """Names of all checks, in the order in which they run."""
-    from adcore.testing.conformance import ModelConformance
+def check_names(kind: str = "model") -> list[str]:
+    """Names of all checks of a kind ("model", ...), in the order in which they run."""
+    bases = reversed(_kit(kind).__mro__)
+    return list(dict.fromkeys(name for base in bases for name in vars(base) if name.startswith("test_")))
 
-    return [name for name in vars(ModelConformance) if name.startswith("test_")]
 
-
-def explain(check: str) -> str:
+def explain(check: str, kind: str = "model") -> str:
     """What a failure of the check means, and how to mend it."""
-    from adcore.testing.conformance import ModelConformance
+    return inspect.getdoc(getattr(_kit(kind), check)) or ""
 
-    return inspect.getdoc(getattr(ModelConformance, check)) or ""
+
+def _kit(kind: str) -> type:
+    return getattr(import_module("adcore.testing"), KITS[kind])
 
 
 class _Collector:
