@@ -8,11 +8,11 @@ from typing import Any
 
 from adcore import pipeline
 from adcore.pipeline import RunResult
-from adcore.registry import open_dataset
+from adcore.registry import check_data_options, open_dataset
 from adcore.request import DataChoice, choose_model, parse_data
 from adcore.settings import settings
 
-_DATA_KEYS = ("val_split", "val_ratio", "skip_bad")
+_DATA_KEYS = {"val_split": "val_split", "val_ratio": "val_ratio", "skip_bad": "skip_bad", "data_options": "options"}
 _RUN_KEYS = ("device", "overwrite", "threshold", "include_backbone", "callbacks", "resume", "tensorboard")
 
 
@@ -28,7 +28,8 @@ def train(
     """Train `model` on one category, several, or "all" of them, of one dataset ("mvtec" or "mvtec:ROOT") or several.
 
     One run for each category: a RunResult for one dataset and category, else a list. Keyword settings are the ones of
-    `adcore info MODEL`, of training (batch_size, learning_rate, ...) and of the run (val_split, skip_bad, device, ...).
+    `adcore info MODEL`, of training (batch_size, learning_rate, ...) and of the run (val_split, skip_bad, device, ...);
+    `data_options` are those of the dataset's reader (`adcore info DATASET`).
     """
     runs = train_models(dataset, category, [model], num_epochs=num_epochs, out=out, **settings_)
     single = isinstance(dataset, str) and isinstance(category, str) and category != "all"
@@ -45,16 +46,16 @@ def train_models(
     **settings_: Any,
 ) -> list[RunResult]:
     """Train each of `models` on each category; every setting of every run is checked before the first one starts."""
-    data_options = {key: settings_.pop(key) for key in _DATA_KEYS if key in settings_}
+    data_settings = {field: settings_.pop(key) for key, field in _DATA_KEYS.items() if key in settings_}
     run_options = {key: settings_.pop(key) for key in _RUN_KEYS if key in settings_}
     run_options.setdefault("device", settings().device)
     if num_epochs is not None:
         settings_["epochs"] = num_epochs
     choices = [choose_model(model, settings_) for model in models]
     data = [
-        DataChoice(name, root, one, **data_options)
+        DataChoice(name, root, one, **data_settings)
         for name, root in map(parse_data, [dataset] if isinstance(dataset, str) else dataset)
-        for one in _categories(name, root, category)
+        for one in _categories(name, root, category, data_settings.get("options", {}))
     ]
     runs = [(choice, chosen) for chosen in data for choice in choices]
     results = []
@@ -75,14 +76,15 @@ def evaluate(
     from adcore import artifact as artifacts
 
     name, root = parse_data(dataset)
-    data = DataChoice(name, root, category, skip_bad=options.pop("skip_bad", False))
+    data = DataChoice(name, root, category, options.pop("data_options", {}), skip_bad=options.pop("skip_bad", False))
     loaded = artifacts.load(artifact)
     parts = ("evaluate", loaded.model.card.name, name, category)
     folder = Path(out) if out else pipeline.run_folder(settings().output_dir, *parts)
     return pipeline.evaluate(loaded, data, folder, **{"device": settings().device, **options})
 
 
-def _categories(name: str, root: Path, category: str | Sequence[str]) -> list[str]:
+def _categories(name: str, root: Path, category: str | Sequence[str], options: dict[str, Any]) -> list[str]:
+    check_data_options(name, options)
     if category == "all":
-        return open_dataset(name, str(root)).categories()
+        return open_dataset(name, str(root), **options).categories()
     return [category] if isinstance(category, str) else list(category)

@@ -1,4 +1,4 @@
-"""A model's configuration: the keyword arguments of its class, checked against their annotations by pydantic."""
+"""Settings of models and dataset readers: the keyword arguments of a class, checked against their annotations by pydantic."""
 
 from __future__ import annotations
 
@@ -30,18 +30,38 @@ def checked_config(card: ModelCard, model_class: type, overrides: dict[str, Any]
     Raises ConfigError that names each wrong key with the valid ones, or each wrong value with what was expected.
     """
     fields = config_fields(model_class)
-    unknown = [key for key in overrides if key not in fields]
+    listed = {key: _listed(fields[key][0], value) if key in fields else value for key, value in overrides.items()}
+    return _checked(card.name, model_class, fields, {**card.config, **listed})
+
+
+def option_fields(reader_class: type) -> dict[str, tuple[Any, Any]]:
+    """(annotation, default) of every option of a dataset reader: its keyword arguments but for `root`."""
+    return {name: field for name, field in config_fields(reader_class).items() if name != "root"}
+
+
+def checked_options(name: str, reader_class: type, options: dict[str, Any]) -> dict[str, Any]:
+    """The `options` of the dataset `name`, every key known and every value of its type; ConfigError as for a model."""
+    fields = option_fields(reader_class)
+    listed = {key: _listed(fields[key][0], value) if key in fields else value for key, value in options.items()}
+    checked = _checked(f"dataset '{name}'", reader_class, fields, listed, "option")
+    return {key: checked[key] for key in options}
+
+
+def _checked(
+    owner: str, kind: type, fields: dict[str, tuple[Any, Any]], values: dict[str, Any], word: str = "setting"
+) -> dict[str, Any]:
+    unknown = [key for key in values if key not in fields]
     if unknown:
-        raise ConfigError(unknown_key_message(card.name, unknown, sorted(fields)))
+        raise ConfigError(unknown_key_message(owner, unknown, sorted(fields), word))
     schema = create_model(
-        model_class.__name__,
+        kind.__name__,
         __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=()),
         **{name: _field(annotation, default) for name, (annotation, default) in fields.items()},
     )
     try:
-        checked = schema(**{**card.config, **{key: _listed(fields[key][0], value) for key, value in overrides.items()}})
+        checked = schema(**values)
     except ValidationError as error:
-        raise ConfigError(f"{card.name}: {describe_errors(error)}") from None
+        raise ConfigError(f"{owner}: {describe_errors(error)}") from None
     return {name: getattr(checked, name) for name in fields}
 
 
@@ -54,23 +74,29 @@ def describe_errors(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-def unknown_key_message(owner: str, unknown: list[str], valid: list[str]) -> str:
+def unknown_key_message(owner: str, unknown: list[str], valid: list[str], word: str = "setting") -> str:
     """One line that names the unknown keys, the nearest valid ones, and all valid ones."""
     from adcore.registry import suggest
 
     hints = "".join(suggest(key, valid) for key in unknown[:1])
     names = ", ".join(f"'{key}'" for key in unknown)
-    return f"{owner} has no setting {names}{hints or ';'} valid ones: {', '.join(valid)}"
+    return f"{owner} has no {word} {names}{hints or ';'} valid ones: {', '.join(valid) or 'none'}"
 
 
 def describe_config(card: ModelCard, model_class: type) -> list[tuple[str, str, Any, str]]:
     """Rows (key, type, default, meaning) for `adcore info` and the documentation."""
+    rows = describe_fields(config_fields(model_class))
+    return [(name, label, card.config.get(name, default), meaning) for name, label, default, meaning in rows]
+
+
+def describe_fields(fields: dict[str, tuple[Any, Any]]) -> list[tuple[str, str, Any, str]]:
+    """Rows (key, type, default, meaning) of keyword arguments."""
     rows = []
-    for name, (annotation, default) in config_fields(model_class).items():
+    for name, (annotation, default) in fields.items():
         field = FieldInfo.from_annotation(annotation)
         kind = getattr(annotation, "__origin__", annotation) if hasattr(annotation, "__metadata__") else annotation
         label = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-        rows.append((name, label, card.config.get(name, default), field.description or ""))
+        rows.append((name, label, default, field.description or ""))
     return rows
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import to_jsonable_python
 
 import adcore
 from adcore import artifact as artifacts
@@ -147,6 +148,7 @@ def evaluate(
         "dataset": data.dataset,
         "category": data.category,
         "data_root": str(data.root),
+        "data_options": to_jsonable_python(data.options),
         "test": metrics.to_dict(),
         "test_image_auroc": metrics.values.get("image_auroc"),
         "threshold": artifact.calibration.get("threshold"),
@@ -240,6 +242,7 @@ class Fitting:
             "plan": self.choice.plan.model_dump(exclude=free),
             "preprocess": self.choice.preprocess.to_dict(),
             "data": f"{self.data.dataset} {self.data.category}",
+            "data_options": to_jsonable_python(self.data.options),
             "images": images,
         }
 
@@ -276,6 +279,7 @@ def _summary(
         "dataset": data.dataset,
         "category": data.category,
         "data_root": str(data.root),
+        "data_options": to_jsonable_python(data.options),
         "test": measured["test"].to_dict(),
         "val": measured["val"].to_dict() if scorings["val"].images else None,
         "test_image_auroc": measured["test"].values.get("image_auroc"),

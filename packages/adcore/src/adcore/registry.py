@@ -127,8 +127,20 @@ def create_model(name: str, **config: Any) -> AnomalyModel:
 
 
 def open_dataset(name: str, root: str, **options: Any) -> DatasetReader:
-    """A reader for the dataset layout `name` at `root`."""
-    return _target(dataset_card(name))(root, **options)
+    """A reader for the dataset layout `name` at `root`; ConfigError for an option that it has not, or of a wrong type."""
+    return reader_class(name)(root, **check_data_options(name, options))
+
+
+def reader_class(name: str) -> type[DatasetReader]:
+    """The class that reads the dataset layout `name`."""
+    return _target(dataset_card(name))
+
+
+def check_data_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a dataset's reader, checked by `adcore.config`."""
+    from adcore.config import checked_options
+
+    return checked_options(name, reader_class(name), options)
 
 
 def _all(kind: type[C]) -> list[C]:

@@ -15,7 +15,7 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "list-models": "List the installed models.",
     "list-datasets": "List the dataset layouts that can be read.",
     "list-backbones": "List the pretrained backbones, and where their weights are.",
-    "info": "Show a model's idea, defaults, settings and needs.",
+    "info": "Show a model's idea, defaults, settings and needs, or a dataset's layout and options.",
     "doctor": "Check the installation: plugins, weights, devices.",
     "demo": "Train and evaluate on real photographs, without a download.",
     "train": "Train, evaluate and report.",

@@ -25,12 +25,16 @@ HEADLINE = (
 )
 
 
+DATA_OPTION = "An option of the dataset's reader, of `adcore info DATASET`; may be given several times."
+
+
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--data, --category, --metadata, --skip-bad, --out, --overwrite, --device, --backbone-dir, --json."""
+    """--data, --category, --data-option, --metadata, --skip-bad, --out, --overwrite, --device, --backbone-dir, --json."""
     options = (
         click.option("--data", required=True, metavar="NAME:ROOT", help="Dataset layout and folder: mvtec:PATH."),
         click.option("--category", help="Category; may be left out where there is only one."),
-        click.option("--metadata", type=click.Path(path_type=Path), help="Metadata CSV (dataset `folder`)."),
+        click.option("--data-option", "pairs_of_data", multiple=True, metavar="KEY=VALUE", help=DATA_OPTION),
+        click.option("--metadata", type=click.Path(), help="Short for --data-option metadata=FILE.csv."),
         click.option("--skip-bad", is_flag=True, help="Leave unreadable images out, and list them in the results."),
         *run_options,
     )
@@ -60,18 +64,22 @@ def apply_globals(device: str | None, backbone_dir: Path | None) -> str:
 def choose_data(
     data: str,
     category: str | None,
-    metadata: Path | None,
+    pairs_of_data: tuple[str, ...],
+    metadata: str | None,
     skip_bad: bool,
     val_split: str = "none",
     val_ratio: float = 0.2,
 ) -> Any:
     """The DataChoice that the options name; the category may be left out where there is one only."""
     from adcore.errors import ConfigError
-    from adcore.registry import open_dataset
+    from adcore.registry import check_data_options, open_dataset
     from adcore.request import DataChoice, parse_data
 
     name, root = parse_data(data)
-    options = {"metadata": metadata} if metadata else {}
+    options = parse_settings(pairs_of_data, "--data-option")
+    if metadata and "metadata" in options:
+        raise click.UsageError("--metadata and --data-option metadata=... mean the same; give one of them")
+    options = check_data_options(name, options | ({"metadata": metadata} if metadata else {}))
     if category is None:
         categories = open_dataset(name, str(root), **options).categories()
         if len(categories) != 1:

@@ -16,7 +16,8 @@ def command(
     artifact: Path,
     data: str,
     category: str | None,
-    metadata: Path | None,
+    pairs_of_data: tuple[str, ...],
+    metadata: str | None,
     skip_bad: bool,
     out: Path | None,
     overwrite: bool,
@@ -26,7 +27,7 @@ def command(
 ) -> None:
     """Score the test images with a trained model and report."""
     chosen_device = apply_globals(device, backbone_dir)
-    chosen = choose_data(data, category, metadata, skip_bad)
+    chosen = choose_data(data, category, pairs_of_data, metadata, skip_bad)
     from adcore import artifact as artifacts
     from adcore import pipeline
     from adcore.settings import settings

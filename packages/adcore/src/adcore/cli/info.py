@@ -1,4 +1,4 @@
-"""`adcore info MODEL`: what a model is, and every setting that it takes."""
+"""`adcore info NAME`: what a model or dataset layout is, and every setting that it takes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,32 @@ from dataclasses import asdict
 
 import click
 
-from adcore.registry import model_card, model_class, model_origin
+from adcore.cards import DatasetCard, ModelCard
+from adcore.plugins import load_plugins
+from adcore.registry import dataset_card, model_card, model_class, model_origin, reader_class
 
 
 @click.command("info")
-@click.argument("model")
+@click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Machine readable.")
-def command(model: str, as_json: bool) -> None:
-    """Show a model's idea, defaults, settings and needs."""
+def command(name: str, as_json: bool) -> None:
+    """Show a model's idea, defaults, settings and needs, or the layout and options of a dataset."""
+    known = load_plugins().aliases
+    if name in known[DatasetCard] and name not in known[ModelCard]:
+        _show_dataset(dataset_card(name), as_json)
+    else:
+        _show_model(model_card(name), as_json)
+
+
+def _show_model(card: ModelCard, as_json: bool) -> None:
     from adcore.config import describe_config
 
-    card, origin = model_card(model), model_origin(model)
+    origin = model_origin(card.name)
     rows = describe_config(card, model_class(card))
     if as_json:
-        config = [dict(zip(("key", "type", "default", "meaning"), row, strict=True)) for row in rows]
-        click.echo(json.dumps({**asdict(card), "package": str(origin), "settings": config}, indent=2, default=str))
+        click.echo(
+            json.dumps({**asdict(card), "package": str(origin), "settings": _dicts(rows)}, indent=2, default=str)
+        )
         return
     facts = {
         "idea": card.summary,
@@ -44,3 +55,25 @@ def command(model: str, as_json: bool) -> None:
     for key, kind, default, meaning in rows:
         click.echo(f"    {key} = {default!r}  [{kind}] {meaning}")
     click.echo("    and of training: image_size, crop_size, normalization, resize, batch_size, learning_rate, ...")
+
+
+def _show_dataset(card: DatasetCard, as_json: bool) -> None:
+    from adcore.config import describe_fields, option_fields
+
+    rows, origin = (
+        describe_fields(option_fields(reader_class(card.name))),
+        load_plugins().cards[DatasetCard][card.name][1],
+    )
+    if as_json:
+        click.echo(json.dumps({**asdict(card), "package": str(origin), "options": _dicts(rows)}, indent=2, default=str))
+        return
+    click.echo(f"{card.name}: {card.title} ({origin})\n  layout:      {card.layout}")
+    if card.aliases:
+        click.echo(f"  also called: {', '.join(card.aliases)}")
+    click.echo("  options (--data-option KEY=VALUE):" if rows else "  options:     none")
+    for key, kind, default, meaning in rows:
+        click.echo(f"    {key} = {default!r}  [{kind}] {meaning}")
+
+
+def _dicts(rows: list[tuple[str, str, object, str]]) -> list[dict[str, object]]:
+    return [dict(zip(("key", "type", "default", "meaning"), row, strict=True)) for row in rows]

@@ -16,7 +16,10 @@ from adcore.registry import list_datasets
 @click.command("list-datasets")
 @click.option("--json", "as_json", is_flag=True, help="Machine readable.")
 def command(as_json: bool) -> None:
-    """List the dataset layouts that `--data NAME:ROOT` can name, with the folders that each expects below ROOT."""
+    """List the dataset layouts that `--data NAME:ROOT` can name, with the folders that each expects below ROOT.
+
+    `adcore info NAME` shows the options of one.
+    """
     plugins = load_plugins()
     cards = list_datasets()
     if as_json:

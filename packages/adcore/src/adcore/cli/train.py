@@ -32,7 +32,8 @@ def command(
     model: str,
     data: str,
     category: str | None,
-    metadata: Path | None,
+    pairs_of_data: tuple[str, ...],
+    metadata: str | None,
     skip_bad: bool,
     out: Path | None,
     overwrite: bool,
@@ -61,7 +62,7 @@ def command(
     from adcore.settings import settings
 
     choice = choose_model(model, overrides)
-    chosen = choose_data(data, category, metadata, skip_bad, val_split, val_ratio)
+    chosen = choose_data(data, category, pairs_of_data, metadata, skip_bad, val_split, val_ratio)
     from adcore import pipeline
     from adcore.training.callbacks import ProgressBar
 

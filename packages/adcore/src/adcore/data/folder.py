@@ -6,7 +6,9 @@ import csv
 import io
 import logging
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from adcore.data.builtin import FOLDER_LAYOUT
 from adcore.data.folder_tree import ANOMALOUS_NAMES, KNOWN_NAMES, NORMAL_NAMES, scan_tree, tree_files
@@ -36,7 +38,11 @@ class Folder(DatasetReader):
     layout: ClassVar[str] = FOLDER_LAYOUT
 
     def __init__(
-        self, root: str | Path, metadata: str | Path | None = None, write_metadata: bool = True, test_ratio: float = 0.2
+        self,
+        root: str | Path,
+        metadata: Annotated[str | Path | None, Field(description="CSV file of images, splits and labels")] = None,
+        write_metadata: Annotated[bool, Field(description="write adcore_metadata.csv where there is none")] = True,
+        test_ratio: Annotated[float, Field(ge=0, lt=1, description="normal images that go to test")] = 0.2,
     ) -> None:
         super().__init__(root)
         self.metadata = Path(metadata) if metadata else None

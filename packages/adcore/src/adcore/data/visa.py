@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from adcore.data.builtin import VISA_LAYOUT
 from adcore.data.layout import check_category, layout_error, read_csv
@@ -18,7 +20,11 @@ class VisA(DatasetReader):
 
     layout: ClassVar[str] = VISA_LAYOUT
 
-    def __init__(self, root: str | Path, split_csv: str = "split_csv/1cls.csv") -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split_csv: Annotated[str, Field(description="CSV file of another protocol, below root")] = "split_csv/1cls.csv",
+    ) -> None:
         super().__init__(root)
         self.csv = self.root / split_csv
         self._rows: list[dict[str, str]] | None = None

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from adcore.data.samples import select
 from adcore.errors import AdcoreError, ConfigError
 from adcore.experiments.reading import RawCondition, read_conditions
-from adcore.registry import list_models, open_dataset, suggest
+from adcore.registry import check_data_options, list_models, open_dataset, suggest
 from adcore.request import DataChoice, ModelChoice, choose_model
 
 ALL = "all"  # as source_domain: one model over all domains
@@ -41,6 +41,7 @@ class ConditionConfig(BaseModel):
     val_split_ratio: float = Field(0.2, gt=0, lt=1)
     threshold: Literal["f1_percentile", "f1_grid", "youden", "normal_p95"] = "f1_percentile"
     skip_bad: bool = False
+    data_options: dict[str, Any] = Field(default_factory=dict)  # of the dataset's reader
     tensorboard: bool = False
 
     @field_validator("target_domains", mode="before")
@@ -83,6 +84,7 @@ class Condition:
             config.dataset,
             config.dataset_root,
             domain or config.source_domain,
+            config.data_options,
             val_split=split,
             val_ratio=config.val_split_ratio,
             skip_bad=config.skip_bad,
@@ -193,10 +195,14 @@ def _check_domains(
 ) -> tuple[tuple[str, ...], list[str]]:
     """The target domains, and what is wrong with dataset, folder, source or targets."""
     try:
-        reader = open_dataset(config.dataset, str(root))
+        check_data_options(config.dataset, config.data_options)
+    except AdcoreError as error:
+        return (), [f"{'data_options' if 'unknown dataset' not in str(error) else 'dataset'}: {error}"]
+    try:
+        reader = open_dataset(config.dataset, str(root), **config.data_options)
         known = reader.categories()
     except AdcoreError as error:
-        return (), [f"{'dataset_root' if 'unknown dataset' not in str(error) else 'dataset'}: {error}"]
+        return (), [f"dataset_root: {error}"]
     source, wanted, mistakes = config.source_domain, config.target_domains, []
     if source is None:
         return (), []

@@ -49,7 +49,8 @@ class Domains:
     def extend(self, artifact: Artifact, scorings: dict[str, Scoring], run: dict[str, Any]) -> list[Scoring]:
         """Add source_results, target_results, domain_results and what the run took; gives the targets' scored images."""
         condition, source = self.condition, self.condition.config.source_domain
-        reader = open_dataset(condition.config.dataset, str(condition.config.dataset_root))
+        config = condition.config
+        reader = open_dataset(config.dataset, str(config.dataset_root), **config.data_options)
         shown = scorings["test"] if scorings["test"].images else scorings["val"]
         self._draw(self.folder / "visualizations" / "source", shown, reader, artifact)
         measured = run["test"] if scorings["test"].images else run["val"]
