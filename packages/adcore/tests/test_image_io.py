@@ -317,12 +317,6 @@ def test_a_camera_preview_behind_a_jpeg_is_passed_over(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.jpg").shape == (3, 24, 24)
 
 
-def test_an_image_beyond_pillows_limit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    assert_clear(tmp_path / "a.png", "1600 pixels", "tiles")
-
-
 def test_thumbnails_inside_a_tiff_are_no_pages(tmp_path: Path) -> None:
     values = RNG.random((32, 32), np.float32)
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:

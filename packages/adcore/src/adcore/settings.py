@@ -23,6 +23,7 @@ class Settings:
     seed: int = 42
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
     allow_downloads: bool = False
+    max_image_pixels: int = 200_000_000  # width times height; larger images are refused
 
 
 _KEYS = [f.name for f in fields(Settings)]
@@ -35,11 +36,14 @@ def _folder(value: Any) -> Path | None:
     raise ValueError
 
 
-def _seed(value: Any) -> int:
-    number = int(value) if isinstance(value, str) else index(value)
-    if isinstance(value, bool) or not 0 <= number < 2**32:
-        raise ValueError
-    return number
+def _whole_number(lowest: int, end: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        number = int(value) if isinstance(value, str) else index(value)
+        if isinstance(value, bool) or not lowest <= number < end:
+            raise ValueError
+        return number
+
+    return check
 
 
 def _device(value: Any) -> str:
@@ -57,14 +61,15 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], Any], str]] = {  # key -> (its check,
     "dataset_dir": (_folder, "a folder"),
     "backbone_dir": (_folder, "a folder"),
     "output_dir": (_folder, "a folder"),
-    "seed": (_seed, "a whole number from 0 to 4294967295"),
+    "seed": (_whole_number(0, 2**32), "a whole number from 0 to 4294967295"),
     "device": (_device, "auto, cpu, cuda, cuda:1, ..."),
     "allow_downloads": (_switch, "true or false"),
+    "max_image_pixels": (_whole_number(1, 2**62), "a whole number from 1"),
 }
 
 
 def set_globals(**values: Any) -> Settings:
-    """Set any of dataset_dir, backbone_dir, output_dir, seed, device, allow_downloads for this process.
+    """Set any of dataset_dir, backbone_dir, output_dir, seed, device, allow_downloads, max_image_pixels for this process.
 
     None takes a folder back. Raises ConfigError for an unknown key or a value of a wrong type, and then changes nothing.
     """

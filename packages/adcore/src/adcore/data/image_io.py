@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adcore.data.decode import decode
 from adcore.data.layout import IMAGE_SUFFIXES
+from adcore.data.pixels import out_of_memory
 from adcore.errors import DataError
 from adcore.files import atomic_path
 
@@ -24,7 +25,10 @@ def read_image(path: str | Path) -> Tensor:
     three equal channels, alpha is dropped, EXIF orientation is applied. Raises DataError with the path for a file that
     is missing, empty, truncated or of another kind, and for NaN or infinite values.
     """
-    return _to_tensor(decode(path).values, str(path), "replace them, or leave it out with --skip-bad")
+    try:
+        return _to_tensor(decode(path).values, str(path), "replace them, or leave it out with --skip-bad")
+    except MemoryError:
+        raise out_of_memory(Path(path)) from None
 
 
 def image_from_array(array: np.ndarray) -> Tensor:
