@@ -12,6 +12,11 @@ class TestAutoencoder(ModelConformance):
     overrides: ClassVar = {"width": 8}
 
 
+class TestAutoencoderOfFiveChannels(ModelConformance):
+    model = "autoencoder"
+    overrides: ClassVar = {"width": 8, "channels": 5}
+
+
 class TestDRAEM(ModelConformance):
     model = "draem"
     overrides = WIDTHS
@@ -40,6 +45,11 @@ class TestDRAEMSevNetMultiscale(ModelConformance):
 class TestGANomaly(ModelConformance):
     model = "ganomaly"
     overrides: ClassVar = {"levels": 3, "n_features": 8, "latent": 32}  # three levels bring 64 pixels down to 4
+
+
+class TestGANomalyOfGray(ModelConformance):
+    model = "ganomaly"
+    overrides: ClassVar = {**TestGANomaly.overrides, "channels": 1}
 
 
 class TestDSR(ModelConformance):

@@ -13,6 +13,7 @@ _LAZY = {
     "create_model": "adcore.registry",
     "list_models": "adcore.registry",
     "model_card": "adcore.registry",
+    "register": "adcore.registry",
     "set_globals": "adcore.settings",
     "AdcoreError": "adcore.errors",
     "AnomalyModel": "adcore.model",
@@ -24,6 +25,8 @@ _LAZY = {
     "ModelCard": "adcore.cards",
     "DatasetCard": "adcore.cards",
     "BackboneCard": "adcore.cards",
+    "MetricCard": "adcore.cards",
+    "ExecutorCard": "adcore.cards",
     "hookimpl": "adcore.hookspecs",
 }
 __all__ = ["__version__", *_LAZY]

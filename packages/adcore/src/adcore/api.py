@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from adcore import pipeline
+from adcore.cards import card_for
+from adcore.model import AnomalyModel
 from adcore.pipeline import RunResult
-from adcore.registry import check_data_options, open_dataset
+from adcore.registry import check_data_options, open_dataset, register
 from adcore.request import DataChoice, choose_model, parse_data
 from adcore.settings import settings
 
@@ -19,7 +21,7 @@ _RUN_KEYS = ("device", "overwrite", "threshold", "include_backbone", "callbacks"
 def train(
     dataset: str | Sequence[str],
     category: str | Sequence[str],
-    model: str,
+    model: str | type[AnomalyModel],
     *,
     num_epochs: int | None = None,
     out: str | Path | None = None,
@@ -27,6 +29,7 @@ def train(
 ) -> RunResult | list[RunResult]:
     """Train `model` on one category, several, or "all" of them, of one dataset ("mvtec" or "mvtec:ROOT") or several.
 
+    `model` is a name, or a class of your own that no package registers.
     One run for each category: a RunResult for one dataset and category, else a list. Keyword settings are the ones of
     `adcore info MODEL`, of training (batch_size, learning_rate, ...) and of the run (val_split, skip_bad, device, ...);
     `data_options` are those of the dataset's reader (`adcore info DATASET`).
@@ -39,7 +42,7 @@ def train(
 def train_models(
     dataset: str | Sequence[str],
     category: str | Sequence[str],
-    models: Sequence[str],
+    models: Sequence[str | type[AnomalyModel]],
     *,
     num_epochs: int | None = None,
     out: str | Path | None = None,
@@ -51,7 +54,7 @@ def train_models(
     run_options.setdefault("device", settings().device)
     if num_epochs is not None:
         settings_["epochs"] = num_epochs
-    choices = [choose_model(model, settings_) for model in models]
+    choices = [choose_model(_name(model), settings_) for model in models]
     data = [
         DataChoice(name, root, one, **data_settings)
         for name, root in map(parse_data, [dataset] if isinstance(dataset, str) else dataset)
@@ -81,6 +84,15 @@ def evaluate(
     parts = ("evaluate", loaded.model.card.name, name, category)
     folder = Path(out) if out else pipeline.run_folder(settings().output_dir, *parts)
     return pipeline.evaluate(loaded, data, folder, **{"device": settings().device, **options})
+
+
+def _name(model: str | type[AnomalyModel]) -> str:
+    """The name of a model; a class is registered in this process first."""
+    if isinstance(model, str):
+        return model
+    card = card_for(model)
+    register(card)
+    return card.name
 
 
 def _categories(name: str, root: Path, category: str | Sequence[str], options: dict[str, Any]) -> list[str]:

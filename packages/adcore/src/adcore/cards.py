@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from importlib import import_module
 from typing import Any, Literal
 
@@ -77,6 +80,51 @@ class BackboneCard:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     hub: str | None = None  # timm tag or URL that `backbones pull` downloads
+
+
+@dataclass(frozen=True)
+class MetricCard:
+    """A metric that stands beside adcore's own in results and reports.
+
+    `target` is a function `(scores, labels, maps, masks) -> float`, or a torchmetrics `Metric` class that is updated with
+    scores and labels (`level="image"`) or with the pixels of maps and masks (`level="pixel"`).
+    """
+
+    name: str
+    target: str
+    title: str
+    meaning: str = ""  # one line for the report
+    level: Literal["image", "pixel"] = "image"
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExecutorCard:
+    """A way to start the processes of `adcore run`; `target` is an `adcore.experiments.executors.Executor` class."""
+
+    name: str
+    target: str
+    title: str
+    aliases: tuple[str, ...] = ()
+
+
+def card_for(model: type) -> ModelCard:
+    """The card of a model class outside any package: its own attribute `card`, or one made from its name and docstring."""
+    if isinstance(getattr(model, "card", None), ModelCard):
+        return model.card
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", model.__name__).lower().replace("_", "-")
+    summary = (inspect.getdoc(model) or model.__name__).splitlines()[0]
+    takes_backbone = "backbone" in inspect.signature(model.__init__).parameters
+    return ModelCard(
+        name=words,
+        target=f"{model.__module__}:{model.__qualname__}",
+        family="in-process",
+        title=model.__name__,
+        paper="not published",
+        year=date.today().year,
+        summary=summary,
+        normalization="backbone" if takes_backbone else "none",
+    )
 
 
 def load_target(target: str) -> Any:

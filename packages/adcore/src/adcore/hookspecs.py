@@ -1,4 +1,4 @@
-"""The whole plugin contract: three hooks, each returning plain cards.
+"""The whole plugin contract: a few hooks, all but one returning plain cards.
 
 A plugin is a package with an entry point in the group `adcore` whose value is a module that implements any of these:
 
@@ -8,9 +8,10 @@ A plugin is a package with an entry point in the group `adcore` whose value is a
 That module imports `adcore` and never torch; what a card points at is imported on first use.
 """
 
+import click
 import pluggy
 
-from adcore.cards import BackboneCard, DatasetCard, ModelCard
+from adcore.cards import BackboneCard, DatasetCard, ExecutorCard, MetricCard, ModelCard
 
 PROJECT = "adcore"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -30,3 +31,18 @@ def adcore_register_datasets() -> list[DatasetCard]:
 @hookspec
 def adcore_register_backbones() -> list[BackboneCard]:
     """Pretrained networks that this package describes, or carries the weights of."""
+
+
+@hookspec
+def adcore_register_metrics() -> list[MetricCard]:
+    """Metrics of this package, computed in every evaluation beside adcore's own."""
+
+
+@hookspec
+def adcore_register_executors() -> list[ExecutorCard]:
+    """Ways to start the processes of `adcore run`, chosen with `--executor NAME`."""
+
+
+@hookspec
+def adcore_register_commands(cli: click.Group) -> None:
+    """Add commands to `adcore` with `cli.add_command` or `@cli.command`; import what is heavy inside the command."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 class Batch:
     """Preprocessed images with their labels, as the model sees them in training."""
 
-    images: Tensor  # (B, 3, H, W) float32
+    images: Tensor  # (B, C, H, W) float32, C = 3 unless the model was set up for other channels
     labels: Tensor  # (B,) int64, 0 normal, 1 anomalous
     masks: Tensor  # (B, H, W) bool, all False where there is none
     has_mask: Tensor  # (B,) bool
     paths: list[str]
+    categories: list[str] = field(default_factory=list)
+    extra: dict[str, list[Any]] = field(default_factory=dict)  # what the reader adds to each image: views, prompts, ...
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
-        tensors = (self.images, self.labels, self.masks, self.has_mask)
-        return Batch(*(t.to(device, non_blocking=True) for t in tensors), self.paths)
+        names = ("images", "labels", "masks", "has_mask")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
 @dataclass

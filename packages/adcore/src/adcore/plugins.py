@@ -14,11 +14,12 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from threading import RLock
 
+import click
 import pluggy
 
 from adcore import hookspecs
 from adcore.card_checks import check_card
-from adcore.cards import BackboneCard, DatasetCard, ModelCard
+from adcore.cards import BackboneCard, DatasetCard, ExecutorCard, MetricCard, ModelCard
 from adcore.errors import PluginError
 
 GROUP = "adcore"
@@ -26,9 +27,23 @@ HOOKS = {
     "adcore_register_models": ModelCard,
     "adcore_register_datasets": DatasetCard,
     "adcore_register_backbones": BackboneCard,
+    "adcore_register_metrics": MetricCard,
+    "adcore_register_executors": ExecutorCard,
 }
-Card = ModelCard | DatasetCard | BackboneCard
 _lock = RLock()
+
+
+@dataclass(frozen=True)
+class CommandCard:
+    """A command that a plugin added to the command line."""
+
+    name: str
+    command: click.Command
+    aliases: tuple[str, ...] = ()
+
+
+Card = ModelCard | DatasetCard | BackboneCard | MetricCard | ExecutorCard | CommandCard
+KINDS = (*HOOKS.values(), CommandCard)
 
 
 @dataclass(frozen=True)
@@ -59,8 +74,8 @@ class Problem:
 class Plugins:
     """Everything the installed plugins registered, each card with its origin."""
 
-    cards: dict[type, dict[str, tuple[Card, Origin]]] = field(default_factory=lambda: {c: {} for c in HOOKS.values()})
-    aliases: dict[type, dict[str, str]] = field(default_factory=lambda: {c: {} for c in HOOKS.values()})
+    cards: dict[type, dict[str, tuple[Card, Origin]]] = field(default_factory=lambda: {c: {} for c in KINDS})
+    aliases: dict[type, dict[str, str]] = field(default_factory=lambda: {c: {} for c in KINDS})
     duplicates: dict[tuple[type, str], list[Origin]] = field(default_factory=dict)
     origins: list[Origin] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -167,9 +182,16 @@ def _ask(module: object, origin: Origin) -> list[Card]:
             for card in answer:
                 check_card(card)
             cards.extend(answer)
+    cards.extend(_commands(manager))
     if not manager.get_hookcallers(module):
         raise PluginError("the module implements no adcore hook (decorate them with adcore.hookspecs.hookimpl)")
     return cards
+
+
+def _commands(manager: pluggy.PluginManager) -> list[CommandCard]:
+    group = click.Group()
+    manager.hook.adcore_register_commands(cli=group)
+    return [CommandCard(name, command) for name, command in group.commands.items()]
 
 
 def check_compatible(origin: Origin) -> None:

@@ -1,4 +1,4 @@
-"""Preprocess: ONE object owns resize, crop, channels, value range and normalisation, for train, test and predict."""
+"""Preprocess: one object owns value range, resize, crop, channels and normalisation, for train, test and predict."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from adcore.errors import ConfigError
+from adcore.errors import ConfigError, DataError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ResizeMethod = Literal["bilinear", "nearest", "keep-aspect", "black-padding", "noise-padding"]
@@ -27,13 +27,23 @@ class Preprocess:
 
     size: tuple[Side, Side] = (256, 256)  # height, width after the resize
     crop: tuple[Side, Side] | None = None  # centre crop after it
-    mean: tuple[float, float, float] | None = None  # None: values stay as decoded
-    std: tuple[Deviation, Deviation, Deviation] | None = None
+    mean: tuple[float, ...] | None = None  # one value a channel; None: values stay as decoded
+    std: tuple[Deviation, ...] | None = None
     # bilinear (antialiased) and nearest stretch to `size`; keep-aspect scales until the image fits, the rest is 0;
     # black- and noise-padding centre the image unscaled (scaled down where it is larger) on 0 or on seeded noise
     resize: ResizeMethod = "bilinear"
+    channels: Annotated[int, Field(ge=1, le=1024)] = 3  # of the model's input
+    value_range: tuple[float, float] | None = None  # decoded values that become 0 and 1; None: values stay as decoded
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.channels:
+                raise ConfigError(
+                    f"normalization has {len(values)} channels, the images have {self.channels}; use none"
+                )
+        if self.value_range and not self.value_range[0] < self.value_range[1]:
+            raise ConfigError(f"value_range {self.value_range}: the first value must be below the second")
         if self.crop and (self.crop[0] > self.size[0] or self.crop[1] > self.size[1]):
             raise ConfigError(f"crop_size {self.crop} is larger than image_size {self.size}; choose a smaller crop")
 
@@ -43,7 +53,12 @@ class Preprocess:
         return self.crop or self.size
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Decoded image (3, H, W) float32 -> model input (3, h, w) float32."""
+        """Decoded image (C, H, W) float32 -> model input (C, h, w) float32; DataError for another number of channels."""
+        if image.shape[0] != self.channels:
+            raise DataError(f"an image of {image.shape[0]} channels; this model was set up for {self.channels}")
+        if self.value_range:
+            low, high = self.value_range
+            image = (image - low) / (high - low)
         inner = self._inner(image.shape[-2], image.shape[-1])
         if image.shape[-2:] != inner:
             if self.resize == "nearest":
@@ -51,7 +66,11 @@ class Preprocess:
             else:
                 image = F.interpolate(image[None], inner, mode="bilinear", antialias=True)[0]
         if inner != self.size:
-            canvas = _noise(image, self.size) if self.resize == "noise-padding" else image.new_zeros(3, *self.size)
+            canvas = (
+                _noise(image, self.size)
+                if self.resize == "noise-padding"
+                else image.new_zeros(self.channels, *self.size)
+            )
             image = self._pasted(canvas, image)
         image = self._crop(image)
         if self.mean is not None and self.std is not None:
@@ -102,7 +121,7 @@ class Preprocess:
 
 
 def _noise(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, *size) gray noise around the image's mean with its deviation, within its range; the same for every call."""
+    """(C, *size) gray noise around the image's mean with its deviation, within its range; the same for every call."""
     noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
     noise = noise * image.std(correction=0) + image.mean()
-    return noise.clamp(image.min(), image.max()).to(image.dtype).expand(3, -1, -1).clone()
+    return noise.clamp(image.min(), image.max()).to(image.dtype).expand(image.shape[0], -1, -1).clone()

@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from adcore.cards import BackboneCard, DatasetCard, ModelCard, load_target
+from adcore.card_checks import check_card
+from adcore.cards import BackboneCard, DatasetCard, ExecutorCard, MetricCard, ModelCard, load_target
 from adcore.errors import AdcoreError, ConfigError, PluginError
 from adcore.plugins import Origin, Plugins, load_plugins
 
@@ -15,13 +16,22 @@ if TYPE_CHECKING:
     from adcore.data.samples import DatasetReader
     from adcore.model import AnomalyModel
 
-C = TypeVar("C", ModelCard, DatasetCard, BackboneCard)
-_KINDS = {ModelCard: "model", DatasetCard: "dataset", BackboneCard: "backbone"}
+C = TypeVar("C", ModelCard, DatasetCard, BackboneCard, MetricCard, ExecutorCard)
+_KINDS = {
+    ModelCard: "model",
+    DatasetCard: "dataset",
+    BackboneCard: "backbone",
+    MetricCard: "metric",
+    ExecutorCard: "executor",
+}
 _LISTINGS = {
     ModelCard: "adcore list-models",
     DatasetCard: "adcore list-datasets",
     BackboneCard: "adcore list-backbones",
+    MetricCard: "adcore doctor",
+    ExecutorCard: "adcore run --help",
 }
+IN_PROCESS = "in-process"  # in place of a plugin's name, for what `register` has added
 
 
 def suggest(word: str, choices: list[str]) -> str:
@@ -40,6 +50,24 @@ def model_card(name: str) -> ModelCard:
     return _find(ModelCard, name)
 
 
+def register(card: ModelCard | DatasetCard | BackboneCard | MetricCard | ExecutorCard) -> None:
+    """Make a card known in this process, as an installed plugin would; a card of the same name replaces an earlier one.
+
+    PluginError for a card that is not valid, and for a name that an installed package has.
+    """
+    check_card(card)
+    plugins, kind = load_plugins(), type(card)
+    known, aliases = plugins.cards[kind], plugins.aliases[kind]
+    for name in (card.name, *card.aliases):
+        owner = known[aliases[name]][1] if name in aliases else None
+        if owner and owner.plugin != IN_PROCESS:
+            raise PluginError(f"the {_KINDS[kind]} name '{name}' is taken by {owner}; choose another name")
+    if known.pop(card.name, None):
+        for name in [name for name, owner in aliases.items() if owner == card.name]:
+            del aliases[name]
+    plugins.add(card, Origin(IN_PROCESS, getattr(card, "target", card.name), ""))
+
+
 def require_model(name: str, package: str, version: str) -> None:
     """Raise PluginError that says what to install when no installed package defines the model `name` of an artifact.
 
@@ -50,6 +78,12 @@ def require_model(name: str, package: str, version: str) -> None:
         return
     except ConfigError:
         plugins = load_plugins()
+    if ":" in package:  # of `register`, not of a package
+        module, _, attribute = package.partition(":")
+        raise PluginError(
+            f"its model '{name}' is the class {attribute} of the module {module}, which no package registers; import the "
+            f"class and pass it: adcore.load(path, model={attribute})"
+        )
     needed = f"its model '{name}' is defined by the package {package} {version}"
     for problem in plugins.problems:
         if problem.origin.distribution == package:
@@ -79,6 +113,26 @@ def list_datasets() -> list[DatasetCard]:
     return _all(DatasetCard)
 
 
+def list_metrics() -> list[MetricCard]:
+    """Cards of the metrics that plugins add."""
+    return _all(MetricCard)
+
+
+def load_metric(card: MetricCard) -> Any:
+    """The function or class that a metric's card names."""
+    return _target(card)
+
+
+def metric_origin(card: MetricCard) -> Origin:
+    """The distribution and version that registered a metric."""
+    return load_plugins().cards[MetricCard][card.name][1]
+
+
+def load_executor(name: str) -> type:
+    """The class of an executor that a plugin adds; ConfigError for an unknown name."""
+    return _target(_find(ExecutorCard, name))
+
+
 def list_backbones() -> list[BackboneCard]:
     """Cards of all known backbones."""
     return _all(BackboneCard)
@@ -99,7 +153,7 @@ def model_class(card: ModelCard) -> type[AnomalyModel]:
         return _target(card)
 
 
-def _target(card: ModelCard | DatasetCard) -> type:
+def _target(card: Any) -> Any:
     """What the card's target names; PluginError that names the plugin when it cannot be imported."""
     try:
         return load_target(card.target)

@@ -15,7 +15,7 @@ from adcore.registry import backbone_card, model_card, model_class
 from adcore.settings import settings
 from adcore.training.plan import Plan
 
-PREPROCESS_KEYS = ("image_size", "crop_size", "normalization", "resize")
+PREPROCESS_KEYS = ("image_size", "crop_size", "normalization", "resize", "channels", "value_range")
 PLAN_KEYS = tuple(key for key in Plan.model_fields if key != "steps_per_epoch")
 
 
@@ -75,6 +75,8 @@ def make_preprocess(
     crop_size: Any = None,
     normalization: str | None = None,
     resize: str = "bilinear",
+    channels: Any = 3,
+    value_range: Any = None,
 ) -> Preprocess:
     """The card's preprocessing with the user's changes; the mean and std follow the backbone that is in use."""
     normalization = normalization or card.normalization
@@ -102,7 +104,29 @@ def make_preprocess(
         mean=mean,
         std=std,
         resize=resize,
+        channels=_channels(card, config, channels),
+        value_range=_value_range(value_range),
     )
+
+
+def _channels(card: ModelCard, config: dict[str, Any], channels: Any) -> int:
+    """The channels of the model's input; only a model with a setting `channels` takes others than three."""
+    if "channels" in config:
+        return config["channels"]
+    if channels != 3:
+        raise ConfigError(f"channels: {card.name} takes images of 3 channels (gray is repeated), not {channels!r}")
+    return 3
+
+
+def _value_range(value: Any) -> tuple[float, float] | None:
+    """[0, 0.05], ["0", "0.05"] or None -> (0.0, 0.05) or None."""
+    if value in (None, "none"):
+        return None
+    try:
+        low, high = (float(part) for part in value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"value_range: give the lowest and highest value, such as 0,0.05 (got {value!r})") from None
+    return low, high
 
 
 def _size(value: Any, key: str) -> tuple[int, int]:

@@ -28,7 +28,7 @@ def down_conv(channels: int, out: int) -> nn.Sequential:
 class Autoencoder(AnomalyModel):
     """Reconstructs normal images through a narrow latent; what it cannot reconstruct is anomalous.
 
-    Images (B, 3, H, W) in [0, 1], sides multiples of 32. After Bergmann et al., VISAPP 2019, but fully convolutional: one
+    Images (B, C, H, W) in [0, 1], sides multiples of 32. After Bergmann et al., VISAPP 2019, but fully convolutional: one
     latent vector for every 32 x 32 pixels, so that any image size will do. The score is the map's maximum.
     """
 
@@ -40,12 +40,13 @@ class Autoencoder(AnomalyModel):
         loss: Annotated[
             Literal["ssim", "mse"], Field(description="what is minimised, and what the map shows of a new image")
         ] = "ssim",
+        channels: Annotated[int, Field(ge=1, le=1024, description="of the images")] = 3,
         sigma: Annotated[float, Field(gt=0, description="of the map's smoothing, in pixels")] = 4.0,
     ) -> None:
         super().__init__()
         w, self.loss, self.sigma = width, loss, sigma
         self.encoder = nn.Sequential(
-            down_conv(3, w),
+            down_conv(channels, w),
             down_conv(w, 2 * w),
             down_conv(2 * w, 4 * w),
             down_conv(4 * w, 4 * w),
@@ -59,12 +60,12 @@ class Autoencoder(AnomalyModel):
             up_conv(4 * w, 2 * w),
             up_conv(2 * w, w),
             up_conv(w, w),
-            nn.Conv2d(w, 3, 3, padding=1),
+            nn.Conv2d(w, channels, 3, padding=1),
             nn.Sigmoid(),
         )
 
     def residual(self, images: Tensor) -> Tensor:
-        """What the reconstruction misses at each pixel: (B, 3, H, W) -> (B, H, W), zero where it is perfect."""
+        """What the reconstruction misses at each pixel: (B, C, H, W) -> (B, H, W), zero where it is perfect."""
         check_size(images, STRIDE, "autoencoder")
         reconstruction = self.decoder(self.encoder(images))
         missed = 1 - ssim_map(reconstruction, images) if self.loss == "ssim" else (reconstruction - images).square()

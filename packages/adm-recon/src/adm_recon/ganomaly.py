@@ -32,9 +32,9 @@ def up(channels: int, out: int) -> list[nn.Module]:
     ]
 
 
-def pyramid(features: int, levels: int) -> nn.Sequential:
-    """(B, 3, H, W) -> (B, features * 2^levels, H / 2^(levels + 1), W / 2^(levels + 1))."""
-    layers = [nn.Conv2d(3, features, 4, stride=2, padding=4, bias=False), nn.LeakyReLU(0.2, inplace=True)]
+def pyramid(channels: int, features: int, levels: int) -> nn.Sequential:
+    """(B, C, H, W) -> (B, features * 2^levels, H / 2^(levels + 1), W / 2^(levels + 1))."""
+    layers = [nn.Conv2d(channels, features, 4, stride=2, padding=4, bias=False), nn.LeakyReLU(0.2, inplace=True)]
     for level in range(levels):
         layers += down(features * 2**level, features * 2 ** (level + 1))
     return nn.Sequential(*layers)
@@ -43,23 +43,23 @@ def pyramid(features: int, levels: int) -> nn.Sequential:
 class Generator(nn.Module):
     """G_E, G_D and E of the paper: image -> latent z -> reconstruction -> latent z_hat."""
 
-    def __init__(self, features: int, latent: int, levels: int) -> None:
+    def __init__(self, channels: int, features: int, latent: int, levels: int) -> None:
         super().__init__()
         deepest = features * 2**levels
 
         def encoder() -> nn.Sequential:
-            return nn.Sequential(pyramid(features, levels), nn.Conv2d(deepest, latent, 4, bias=False))
+            return nn.Sequential(pyramid(channels, features, levels), nn.Conv2d(deepest, latent, 4, bias=False))
 
         self.encoder = encoder()  # G_E
         layers = [nn.ConvTranspose2d(latent, deepest, 4, bias=False), nn.BatchNorm2d(deepest), nn.ReLU(inplace=True)]
         for level in reversed(range(levels)):
             layers += up(features * 2 ** (level + 1), features * 2**level)
-        layers += [nn.ConvTranspose2d(features, 3, 4, stride=2, padding=1, bias=False), nn.Tanh()]
+        layers += [nn.ConvTranspose2d(features, channels, 4, stride=2, padding=1, bias=False), nn.Tanh()]
         self.decoder = nn.Sequential(*layers)  # G_D
         self.second_encoder = encoder()  # E
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) in [-1, 1] -> x_hat of the same shape, z and z_hat (B, latent, h, w)."""
+        """(B, C, H, W) in [-1, 1] -> x_hat of the same shape, z and z_hat (B, latent, h, w)."""
         z = self.encoder(x)
         x_hat = self.decoder(z)
         return x_hat, z, self.second_encoder(x_hat)
@@ -68,9 +68,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """D of the paper: features f(x), and the probability that x is real."""
 
-    def __init__(self, features: int, levels: int) -> None:
+    def __init__(self, channels: int, features: int, levels: int) -> None:
         super().__init__()
-        self.features = pyramid(features, levels)
+        self.features = pyramid(channels, features, levels)
         self.classifier = nn.Conv2d(features * 2**levels, 1, 4, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,7 @@ class Discriminator(nn.Module):
 
 
 class GANomaly(AnomalyModel):
-    """Scores an image by how far the latent of its reconstruction is from its own; images (B, 3, H, W) in [0, 1].
+    """Scores an image by how far the latent of its reconstruction is from its own; images (B, C, H, W) in [0, 1].
 
     Akcay et al., ACCV 2018. Height and width are multiples of 2^(levels + 1), at least four times that. No anomaly map.
     """
@@ -92,14 +92,15 @@ class GANomaly(AnomalyModel):
         levels: Annotated[
             int, Field(ge=1, description="halvings after the first one: 5 bring 256 pixels down to 4, 3 bring 64")
         ] = 5,
+        channels: Annotated[int, Field(ge=1, le=1024, description="of the images")] = 3,
         adversarial_weight: Annotated[float, Field(ge=0, description="of feature matching, w_adv")] = 1.0,
         contextual_weight: Annotated[float, Field(ge=0, description="of the reconstruction, w_con")] = 50.0,
         encoder_weight: Annotated[float, Field(ge=0, description="of the latents' distance, w_enc")] = 1.0,
     ) -> None:
         super().__init__()
         self.levels = levels
-        self.generator = Generator(n_features, latent, levels)
-        self.discriminator = Discriminator(n_features, levels)
+        self.generator = Generator(channels, n_features, latent, levels)
+        self.discriminator = Discriminator(channels, n_features, levels)
         self.apply(init_dcgan)
         self.weights = adversarial_weight, contextual_weight, encoder_weight
 

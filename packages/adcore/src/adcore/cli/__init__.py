@@ -32,26 +32,44 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
 INTERRUPTED = "adcore: interrupted; nothing half-written was left"
 
 
+def plugin_commands() -> dict[str, click.Command]:
+    """Commands that plugins add, by name; one that has the name of adcore's own is left out, and said."""
+    from adcore.plugins import CommandCard, load_plugins
+
+    added = {}
+    for name, (card, origin) in load_plugins().cards[CommandCard].items():
+        if name in COMMANDS:
+            click.echo(f"adcore: the command '{name}' of {origin} is left out: adcore has one of that name", err=True)
+        else:
+            added[name] = card.command
+    return added
+
+
 class LazyGroup(click.Group):
-    """A group whose commands are imported on use."""
+    """A group whose commands are imported on use; plugins are asked only for names that adcore does not have."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *plugin_commands()]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
-            return None
+            return plugin_commands().get(name)
         return import_module(f"adcore.cli.{name.replace('-', '_')}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+        added = plugin_commands()
+        if added:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(name, command.get_short_help_str()) for name, command in added.items()])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         from adcore.registry import suggest
 
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"no command '{args[0]}'{suggest(args[0], list(COMMANDS))}")
+        name = args[0] if args else ""
+        if name and name not in COMMANDS and not name.startswith("-") and name not in (added := plugin_commands()):
+            ctx.fail(f"no command '{name}'{suggest(name, [*COMMANDS, *added])}")
         return super().resolve_command(ctx, args)
 
 

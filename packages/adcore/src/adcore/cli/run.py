@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 @click.option("--wait-idle", is_flag=True, help="Start on a GPU only once it is idle (NVML).")
 @click.option("--idle-use", default=10.0, show_default=True, metavar="PERCENT", help="Most use of an idle GPU.")
 @click.option("--idle-memory", default=10.0, show_default=True, metavar="PERCENT", help="Most used memory of one.")
-@click.option("--executor", type=click.Choice(["local", "submitit", "ray"]), default="local", show_default=True)
+@click.option(
+    "--executor", default="local", show_default=True, metavar="local|submitit|ray|NAME", help="NAME: of a plugin."
+)
 @click.option("--executor-option", multiple=True, metavar="KEY=VALUE", help="Of submitit's AutoExecutor or ray.init.")
 @click.option("--dry-run", is_flag=True, help="Check everything, list the runs, and start none.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="SESSION", help="Go on with a session's folder.")

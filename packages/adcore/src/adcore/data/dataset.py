@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from threading import Barrier
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,10 +31,10 @@ T, K = TypeVar("T"), TypeVar("K")
 class Item:
     """One preprocessed image."""
 
-    image: Tensor  # (3, h, w) float32
+    image: Tensor  # (C, h, w) float32
     mask: Tensor | None  # (h, w) bool; all False for a normal image, None for an anomalous one without a mask
-    label: int  # 0 normal, 1 anomalous
-    path: str
+    sample: Sample
+    extra: Mapping[str, Any] = field(default_factory=dict)  # of the reader
 
 
 @dataclass
@@ -47,19 +47,16 @@ class Skipped:
 
 def read_item(reader: DatasetReader, sample: Sample, preprocess: Preprocess) -> Item:
     """Decode and preprocess one sample; DataError for a bad file or a mask that is not of its image's size."""
-    image, mask = reader.image(sample), reader.mask(sample)
+    image, mask, extra = reader.image(sample), reader.mask(sample), reader.extra(sample)
     if mask is None and sample.label == NORMAL:
-        size = preprocess.output_size
-        return Item(preprocess(image), torch.zeros(size, dtype=torch.bool), sample.label, str(sample.image_path))
+        return Item(preprocess(image), torch.zeros(preprocess.output_size, dtype=torch.bool), sample, extra)
     if mask is not None and mask.shape != image.shape[1:]:
         (h, w), (height, width) = mask.shape, image.shape[1:]
         turned = "; one of them may carry an EXIF rotation" if (h, w) == (width, height) else ""
         raise DataError(
             f"{sample.mask_path}: mask of {w}x{h} px for an image of {width}x{height} px{turned}; make it the same size"
         )
-    return Item(
-        preprocess(image), None if mask is None else preprocess.mask(mask), sample.label, str(sample.image_path)
-    )
+    return Item(preprocess(image), None if mask is None else preprocess.mask(mask), sample, extra)
 
 
 class ImageDataset(Dataset):
@@ -73,6 +70,7 @@ class ImageDataset(Dataset):
         self, samples: Sequence[Sample], reader: DatasetReader, preprocess: Preprocess, skip_bad: bool = False
     ) -> None:
         self.samples, self.reader, self.preprocess, self.skip_bad = list(samples), reader, preprocess, skip_bad
+        reader.channels = preprocess.channels
         self._skipped: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -103,14 +101,18 @@ class ImageDataset(Dataset):
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Stack items to one Batch."""
+    """Stack items to one Batch; an `extra` that an item lacks is None."""
     blank = torch.zeros(items[0].image.shape[1:], dtype=torch.bool)
     return Batch(
         images=torch.stack([item.image for item in items]),
-        labels=torch.tensor([item.label for item in items]),
+        labels=torch.tensor([item.sample.label for item in items]),
         masks=torch.stack([blank if item.mask is None else item.mask for item in items]),
         has_mask=torch.tensor([item.mask is not None for item in items]),
-        paths=[item.path for item in items],
+        paths=[str(item.sample.image_path) for item in items],
+        categories=[item.sample.category for item in items],
+        extra={
+            key: [item.extra.get(key) for item in items] for key in sorted({k for item in items for k in item.extra})
+        },
     )
 
 

@@ -16,12 +16,12 @@ from adcore.errors import AdcoreError, DataError
 __all__ = ["Pixels", "decode"]
 
 
-def decode(path: str | Path) -> Pixels:
+def decode(path: str | Path, channels: int = 3) -> Pixels:
     """Decode one image file by its content, whatever its suffix says.
 
-    EXIF orientation is applied, so that pixels stand as every viewer and labelling tool shows them; alpha is dropped;
-    CMYK and YCbCr become RGB. Raises DataError with the path and the next thing to try, also for an image larger than
-    the setting max_image_pixels, before memory is taken for it.
+    EXIF orientation is applied, so that pixels stand as every viewer and labelling tool shows them; alpha is dropped,
+    unless a TIFF has as many `channels` as are wanted; CMYK and YCbCr become RGB. Raises DataError with the path and the
+    next thing to try, also for an image larger than the setting max_image_pixels, before memory is taken for it.
     """
     path = Path(path)
     try:
@@ -36,7 +36,7 @@ def decode(path: str | Path) -> Pixels:
             if not head:
                 raise DataError(f"{path}: the file is empty (0 bytes); {RETRY}")
             if head.startswith(TIFF_MAGIC):
-                return decode_tiff(file, path)
+                return decode_tiff(file, path, channels)
             return decode_png16(file, path, head) if is_png16(head) else decode_pillow(file, path, head)
     except AdcoreError:
         raise

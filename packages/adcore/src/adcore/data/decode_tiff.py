@@ -35,7 +35,7 @@ UNSIGNED, FLOATING, UNDEFINED = 1, 3, 4  # sample formats
 PREMULTIPLIED = 1  # alpha
 
 
-def decode_tiff(file: IO[bytes], path: Path) -> Pixels:
+def decode_tiff(file: IO[bytes], path: Path, channels: int = 3) -> Pixels:
     """Decode a file that begins with TIFF_MAGIC; DataError for several pages, and pixels without a known range."""
     import tifffile  # for these alone
 
@@ -48,21 +48,21 @@ def decode_tiff(file: IO[bytes], path: Path) -> Pixels:
         if len(pages) != 1:
             raise DataError(f"{path}: a TIFF of {len(pages)} pages; save each page as an image of its own")
         page = pages[0]
-        _check_page(page, path)
+        _check_page(page, path, channels)
         values = _tifffile_values(page, path) if _is_for_tifffile(page) else None
         if values is not None:
             orientation = page.tags.valueof(ORIENTATION, 1)
-            return Pixels(upright(without_alpha(values, path), orientation), "exact")
+            return Pixels(upright(without_alpha(values, path, channels), orientation), "exact")
     pixels = decode_pillow(file, path, head)  # up to 8 bits, and single channels of any depth, Pillow is lossless
     ink = page.bitspersample == 1 and page.photometric.name == "MINISWHITE"
     return pixels._replace(kind="ink") if ink else pixels
 
 
-def _check_page(page: TiffPage, path: Path) -> None:
+def _check_page(page: TiffPage, path: Path, channels: int) -> None:
     """Refuse, before memory is taken, what is too large or has no known range."""
-    if page.samplesperpixel > 4 or page.imagedepth != 1:
-        channels = page.samplesperpixel * page.imagedepth
-        raise DataError(f"{path}: {channels} channels are not supported; save gray, RGB or RGBA")
+    if page.samplesperpixel > max(4, channels) or page.imagedepth != 1:
+        found = page.samplesperpixel * page.imagedepth
+        raise DataError(f"{path}: {found} channels, where the model takes {channels}; save gray, RGB or RGBA")
     known = (np.uint16, np.float16, np.float32, np.float64)
     if page.sampleformat not in (UNSIGNED, FLOATING, UNDEFINED) or (page.bitspersample > 8 and page.dtype not in known):
         raise DataError(f"{path}: {page.dtype} pixels have no known range; save as uint8, uint16 or float32")

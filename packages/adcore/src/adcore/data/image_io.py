@@ -18,53 +18,62 @@ from adcore.files import atomic_path
 __all__ = ["IMAGE_SUFFIXES", "image_from_array", "read_image", "read_mask", "write_image"]
 
 
-def read_image(path: str | Path) -> Tensor:
-    """Decode an image to (3, H, W) float32.
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]  # ITU-R BT.601: gray from red, green, blue
+
+
+def read_image(path: str | Path, channels: int = 3) -> Tensor:
+    """Decode an image to (`channels`, H, W) float32.
 
     8-bit values are divided by 255, 16-bit ones by 65535; floating-point TIFF stays as it is, unclipped. Gray becomes
-    three equal channels, alpha is dropped, EXIF orientation is applied. Raises DataError with the path for a file that
+    three equal channels, or stays one; colours become one channel by their luma; other numbers of channels are those of a
+    TIFF. Alpha is dropped, EXIF orientation is applied. Raises DataError with the path for a file that
     is missing, empty, truncated or of another kind, and for NaN or infinite values.
     """
+    advice = "replace them, or leave it out with --skip-bad"
     try:
-        return _to_tensor(decode(path).values, str(path), "replace them, or leave it out with --skip-bad")
+        return _to_tensor(decode(path, channels).values, str(path), advice, channels)
     except MemoryError:
         raise out_of_memory(Path(path)) from None
 
 
-def image_from_array(array: np.ndarray) -> Tensor:
-    """Convert a decoded image, as a camera or another library gives it, to (3, H, W) float32.
+def image_from_array(array: np.ndarray, channels: int = 3) -> Tensor:
+    """Convert a decoded image, as a camera or another library gives it, to (`channels`, H, W) float32.
 
-    `array` is (H, W), (H, W, 1) or (H, W, 3): uint8 is divided by 255, uint16 by 65535, float32 stays as it is. Gray
-    becomes three equal channels. Raises DataError for another shape or type, and for NaN or infinite values.
+    `array` is (H, W), (H, W, 1), (H, W, 3) or (H, W, `channels`): uint8 is divided by 255, uint16 by 65535, float32 stays
+    as it is; channels as in `read_image`. Raises DataError for another shape or type, and for NaN or infinite values.
     """
     gray = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if (
         array.dtype.type not in (np.uint8, np.uint16, np.float32)
         or not array.size
-        or not (gray.ndim == 2 or (gray.ndim == 3 and gray.shape[2] == 3))
+        or not (gray.ndim == 2 or (gray.ndim == 3 and gray.shape[2] in (3, channels)))
     ):
         raise DataError(
             f"an array of shape {array.shape} and type {array.dtype} is no image; "
             "give (H, W), (H, W, 1) or (H, W, 3) of uint8, uint16 or float32"
         )
-    return _to_tensor(gray, "the array", "replace them")
+    return _to_tensor(gray, "the array", "replace them", channels)
 
 
-def _to_tensor(values: np.ndarray, name: str, advice: str) -> Tensor:
-    """(H, W) or (H, W, 3) of bool, an unsigned integer or a floating-point type to (3, H, W) float32."""
-    channels = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)  # (1 or 3, H, W)
-    image = np.empty((3, *channels.shape[1:]), np.float32)
-    target = image[: len(channels)]
+def _to_tensor(values: np.ndarray, name: str, advice: str, channels: int) -> Tensor:
+    """(H, W) or (H, W, C) of bool, an unsigned integer or a floating-point type to (`channels`, H, W) float32."""
+    planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)  # (C, H, W)
+    if len(planes) != channels and (len(planes), channels) not in ((1, 3), (3, 1)):
+        raise DataError(f"{name}: {len(planes)} channels, where the model takes {channels}; set channels={len(planes)}")
+    image = np.empty((max(channels, len(planes)), *planes.shape[1:]), np.float32)
+    target = image[: len(planes)]
     if np.issubdtype(values.dtype, np.integer):
-        np.divide(channels, np.float32(np.iinfo(values.dtype).max), out=target)  # one pass: convert, scale, reorder
+        np.divide(planes, np.float32(np.iinfo(values.dtype).max), out=target)  # one pass: convert, scale, reorder
     else:
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, and is reported
-            target[...] = channels
+            target[...] = planes
         if not np.isfinite(target).all():
             count = int((~np.isfinite(target)).sum())
             raise DataError(f"{name}: {count} NaN or infinite values; {advice}")
-    if len(channels) == 1:
+    if len(planes) < channels:
         image[1:] = image[0]
+    elif channels < len(planes):
+        image = (LUMA * image).sum(0, keepdims=True)
     return torch.from_numpy(image)
 
 

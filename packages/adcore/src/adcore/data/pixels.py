@@ -17,7 +17,7 @@ RETRY = "copy it again from its source, or leave such files out with --skip-bad"
 class Pixels(NamedTuple):
     """A decoded file, upright and without alpha."""
 
-    values: np.ndarray  # (H, W) or (H, W, 3): bool, uint8, uint16 or floating point
+    values: np.ndarray  # (H, W) or (H, W, C): bool, uint8, uint16 or floating point
     kind: str  # "exact", "lossy" (JPEG, WebP), "palette" (values are the colours) or "ink" (one bit, 1 is black)
 
 
@@ -38,9 +38,9 @@ def check_size(path: Path, width: int, height: int, bytes_a_pixel: int = 1) -> N
     )
 
 
-def without_alpha(values: np.ndarray, path: Path) -> np.ndarray:
-    """(H, W) or (H, W, C) to (H, W) or (H, W, 3)."""
-    if values.ndim == 2:
+def without_alpha(values: np.ndarray, path: Path, channels: int = 3) -> np.ndarray:
+    """(H, W) or (H, W, C) to (H, W) or (H, W, 3); as it is where C is `channels`."""
+    if values.ndim == 2 or (values.ndim == 3 and values.shape[2] == channels):
         return values
     if values.ndim != 3 or values.shape[2] > 4:
         raise DataError(f"{path}: pixels of shape {values.shape} are not supported; save gray, RGB or RGBA")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:  # keep torch out of dataset listings
     from torch import Tensor
@@ -23,6 +23,7 @@ class Sample:
     category: str
     defect: str = "good"
     mask_path: Path | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)  # what else belongs to it: a prompt, a view
 
 
 class DatasetReader:
@@ -33,6 +34,7 @@ class DatasetReader:
     """
 
     layout: ClassVar[str] = ""
+    channels: int = 3  # of decoded images; `ImageDataset` sets what the model takes
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -46,16 +48,20 @@ class DatasetReader:
         raise NotImplementedError
 
     def image(self, sample: Sample) -> Tensor:
-        """Decode the image: (3, H, W) float32, in the file's own value range; DataError with the path."""
+        """Decode the image: (`channels`, H, W) float32, in the file's own value range; DataError with the path."""
         from adcore.data.image_io import read_image
 
-        return read_image(sample.image_path)
+        return read_image(sample.image_path, self.channels)
 
     def mask(self, sample: Sample) -> Tensor | None:
         """Decode the mask: (H, W) bool; None where an anomalous sample has none."""
         from adcore.data.image_io import read_mask
 
         return read_mask(sample.mask_path) if sample.mask_path else None
+
+    def extra(self, sample: Sample) -> Mapping[str, Any]:
+        """What else a model gets with the image, as `Batch.extra` by these names; `sample.extra` unless overridden."""
+        return sample.extra
 
 
 def select(samples: Iterable[Sample], split: str, label: int | None = None) -> list[Sample]:

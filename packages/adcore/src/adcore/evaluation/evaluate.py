@@ -11,6 +11,7 @@ from adcore.data.samples import Sample
 from adcore.errors import DataError
 from adcore.evaluation.metrics import Metrics, image_metrics, is_anomalous
 from adcore.evaluation.pixel import pixel_metrics
+from adcore.evaluation.plugin_metrics import plugin_metrics
 from adcore.evaluation.score import Scoring
 from adcore.evaluation.thresholds import choose_threshold
 from adcore.files import atomic_path
@@ -24,7 +25,7 @@ def measure(scoring: Scoring, threshold: float | None) -> Metrics:
     pixel = pixel_metrics([image.anomaly_map for image in known], [image.mask for image in known])
     if all(image.anomaly_map is None for image in scoring.images):
         pixel = Metrics.undefined(tuple(pixel.values), "the model gives no anomaly map")
-    return image_metrics(scoring.scores, scoring.labels, threshold) | pixel
+    return image_metrics(scoring.scores, scoring.labels, threshold) | pixel | plugin_metrics(scoring)
 
 
 def calibrate(scoring: Scoring, method: str, source: str) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def sample_panel(
 ) -> Figure:
     """One sample in a row: image | anomaly map over the image | true mask.
 
-    `image`: (3, H, W) float, shown as it is within [0, 1], else stretched; `anomaly_map`: (H, W) raw, or None;
+    `image`: (C, H, W) float, shown as it is within [0, 1], else stretched; `anomaly_map`: (H, W) raw, or None;
     `mask`: (H, W) bool, or None where unknown. `value_range`: raw map values (lowest, highest) of the colour scale; give
     all panels one range (`shared_range`), or a calm map will glow like a real defect.
     """
@@ -161,7 +161,11 @@ def _message(figure: Figure, axes: Axes, text: str) -> Figure:
 
 
 def _display(image: np.ndarray) -> np.ndarray:
-    """(3, H, W) -> (H, W, 3) in [0, 1]; values outside (a raw TIFF, a normalised tensor) are stretched to it."""
+    """(C, H, W) -> (H, W, 3) in [0, 1]; values outside (a raw TIFF, a normalised tensor) are stretched to it.
+
+    Other numbers of channels than three are shown as their mean.
+    """
     image = image.transpose(1, 2, 0)
+    image = image if image.shape[2] == 3 else image.mean(2, keepdims=True).repeat(3, axis=2)
     low, high = float(image.min()), float(image.max())
     return image if low >= 0 and high <= 1 else (image - low) / max(high - low, 1e-12)

@@ -11,6 +11,7 @@ from adcore.evaluation.compare import transfer
 from adcore.evaluation.metrics import Metrics
 from adcore.evaluation.thresholds import Threshold
 from adcore.files import write_text
+from adcore.registry import list_metrics
 
 if TYPE_CHECKING:  # matplotlib is loaded only by those who draw
     from matplotlib.figure import Figure
@@ -112,12 +113,13 @@ def render_report(report: ReportData) -> str:
     values, reasons = report.metrics.values, report.metrics.reasons
     wrong = [row for row in report.predictions if row.predicted is not None and row.predicted != row.label]
     wrong.sort(key=lambda row: (-row.label, row.path))  # missed defects first
+    meanings = MEANINGS | {card.name: (card.title, card.meaning) for card in list_metrics()}
     return environment.get_template("report.html.j2").render(
         report=report,
         headline=_headline(report),
         columns=[(name, *MEANINGS[name]) for name in COLUMNS] if report.domains else [],
         metrics=[
-            (*MEANINGS.get(name, (name, "")), value, reasons.get(name, "undefined"))
+            (*meanings.get(name, (name, "")), value, reasons.get(name, "undefined"))
             for name, value in values.items()
             if not isinstance(value, Mapping)
         ],

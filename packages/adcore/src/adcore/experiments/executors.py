@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from adcore.errors import ConfigError
 from adcore.experiments.slots import ANY_GPU, CPU, Slot, pick_slots
+from adcore.registry import load_executor
 
 CARRIED = ("ADCORE_", "OMP_", "MKL_", "PYTHONPATH")  # of the environment, to workers that were started elsewhere
 DAY = 24 * 60  # minutes
@@ -57,11 +58,11 @@ class Executor(Protocol):
 
 
 def open_executor(name: str, options: Mapping[str, Any] | None = None) -> Executor:
-    """The executor called `name`; ConfigError where its package is not installed."""
+    """The executor called `name`, adcore's or a plugin's; ConfigError where there is none, or its package is not installed."""
     kinds = {"local": LocalExecutor, "submitit": SubmititExecutor, "ray": RayExecutor}
     if options and name == "local":
         raise ConfigError("--executor-option goes with --executor submitit or ray")
-    return kinds[name](dict(options or {}))
+    return (kinds.get(name) or load_executor(name))(dict(options or {}))
 
 
 def spawn(start: Start) -> subprocess.Popen:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
-from adcore.data.image_io import read_image
-from adcore.errors import DataError
+from adcore.cards import card_for
+from adcore.data.image_io import image_from_array, read_image
 from adcore.evaluation.metrics import is_anomalous
 from adcore.evaluation.score import run_model
+from adcore.model import AnomalyModel
+from adcore.registry import register
 
 
 @dataclass
@@ -41,13 +43,11 @@ class Predictor:
         return self.artifact.calibration.get("threshold", {}).get("value")
 
     def predict(self, image: str | Path | np.ndarray | Tensor) -> Result:
-        """Score a file, or a decoded image: (H, W, 3) array or (3, H, W) tensor, float32, in the training images' range."""
+        """Score a file, an array as `image_from_array` takes it, or a tensor (C, H, W) float32 as `read_image` gives it."""
         if isinstance(image, str | Path):
-            image = read_image(Path(image))
+            image = read_image(Path(image), self.preprocess.channels)
         elif isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.float32:
-                raise DataError(f"an array must be (H, W, 3) float32, not {image.shape} {image.dtype}; or give a file")
-            image = torch.from_numpy(image).permute(2, 0, 1)
+            image = image_from_array(image, self.preprocess.channels)
         ((score, anomaly_map),) = run_model(self.model, [self.preprocess(image)], self.device)
         return self.result(score, anomaly_map)
 
@@ -60,9 +60,14 @@ class Predictor:
         return Result(score, anomaly_map, self.threshold, bool(is_anomalous([score], self.threshold)[0]), normalized)
 
 
-def load(path: str | Path, device: str = "cpu") -> Predictor:
-    """A trained model from its artifact; ArtifactError or WeightsError says what is wrong with it."""
+def load(path: str | Path, device: str = "cpu", model: type[AnomalyModel] | None = None) -> Predictor:
+    """A trained model from its artifact; ArtifactError or WeightsError says what is wrong with it.
+
+    `model` is the class of a model that no installed package registers.
+    """
     from adcore.training.device import pick_device
 
+    if model is not None:
+        register(card_for(model))
     chosen = pick_device(device)
     return Predictor(artifacts.load(path, chosen), chosen)

@@ -81,7 +81,7 @@ class ModelConformance(CardConformance):
 
     def inputs(self, choice: ModelChoice, count: int = 3) -> torch.Tensor:
         """Unseen images of the model's input size."""
-        return tiny_images(count, choice.preprocess.output_size, seed=7)
+        return tiny_images(count, choice.preprocess.output_size, seed=7, channels=choice.preprocess.channels)
 
     def test_fits(self, first_fit: FirstFit) -> None:
         """Everything else needs a fitted model.

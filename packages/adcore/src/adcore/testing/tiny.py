@@ -18,24 +18,24 @@ from adcore.training.trainer import Trainer, TrainingSummary
 SIDE = 64  # of the images that are written
 
 
-def tiny_images(count: int, size: tuple[int, int], seed: int = 0, start: int = 0) -> torch.Tensor:
-    """(count, 3, h, w) in [0, 1]: a striped surface with fine noise, every image a little different."""
+def tiny_images(count: int, size: tuple[int, int], seed: int = 0, start: int = 0, channels: int = 3) -> torch.Tensor:
+    """(count, channels, h, w) in [0, 1]: a striped surface with fine noise, every image a little different."""
     h, w = size
     images = []
     for i in range(start, start + count):
         generator = torch.Generator().manual_seed(1000 * seed + i)
         phase = torch.rand(1, generator=generator) * 6.28
         wave = torch.sin(torch.arange(w) * 0.4 + phase).expand(h, w) * 0.2 + 0.5
-        tint = torch.tensor([1.0, 0.9, 0.8])[:, None, None]
-        images.append((wave * tint + 0.05 * torch.randn(3, h, w, generator=generator)).clamp(0, 1))
+        tint = (1 - 0.1 * torch.arange(channels) % 1)[:, None, None]
+        images.append((wave * tint + 0.05 * torch.randn(channels, h, w, generator=generator)).clamp(0, 1))
     return torch.stack(images)
 
 
 def tiny_batches(
-    count: int, size: tuple[int, int], batch_size: int, anomalous: bool = False, seed: int = 0
+    count: int, size: tuple[int, int], batch_size: int, anomalous: bool = False, seed: int = 0, channels: int = 3
 ) -> list[Batch]:
     """Batches of `tiny_images`; with `anomalous`, every second image has a bright square, with its mask."""
-    images = tiny_images(count, size, seed)
+    images = tiny_images(count, size, seed, channels=channels)
     masks = torch.zeros(count, *size, dtype=torch.bool)
     if anomalous:
         h, w = size
@@ -56,8 +56,9 @@ def fit_tiny(
     choice = choose_model(name, {"image_size": size, "epochs": epochs, "batch_size": 2, "seed": seed, **overrides})
     seed_everything(seed)
     model = create_model(name, **choice.config)
-    batches = tiny_batches(images, choice.preprocess.output_size, choice.plan.batch_size, choice.card.supervised)
-    validation = tiny_batches(2, choice.preprocess.output_size, 1, seed=1)
+    size, channels = choice.preprocess.output_size, choice.preprocess.channels
+    batches = tiny_batches(images, size, choice.plan.batch_size, choice.card.supervised, channels=channels)
+    validation = tiny_batches(2, size, 1, seed=1, channels=channels)
     trainer = Trainer(model, choice.plan, batches, images, val_loader=lambda: validation)
     return model, trainer.run(), choice
 
