@@ -58,19 +58,21 @@ def test_one_pixel_too_many_is_refused_in_every_format(
     tmp_path: Path, suffix: str, mode: str, refuses: Refuses, recwarn: pytest.WarningsRecorder
 ) -> None:
     path = tmp_path / f"a{suffix}"
-    gray(40, 50).convert(mode).save(path)
-    adcore.set_globals(max_image_pixels=2000)
-    assert read_image(path).shape == (3, 40, 50)
-    adcore.set_globals(max_image_pixels=1999)
+    gray(1000, 1250).convert(mode).save(path)
+    adcore.set_globals(max_image_pixels=1_250_000)
+    assert read_image(path).shape == (3, 1000, 1250)
+    adcore.set_globals(max_image_pixels=1_249_999)
     for read in (read_image, read_mask):
-        refuses(lambda read=read: read(path), str(path), "50 x 40 px", f"{SETTING} = 1999", "ADCORE_MAX_IMAGE_PIXELS")
+        refuses(
+            lambda read=read: read(path), str(path), "1250 x 1000 px", f"{SETTING} = 1249999", "ADCORE_MAX_IMAGE_PIXELS"
+        )
     assert not list(recwarn)
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg", "tiff_adobe_deflate", "packbits", None])
 def test_every_compression_of_tiff_has_the_limit(tmp_path: Path, compression: str | None, refuses: Refuses) -> None:
-    gray(40, 50).save(tmp_path / "a.tif", compression=compression)
-    adcore.set_globals(max_image_pixels=1999)
+    gray(1000, 1001).save(tmp_path / "a.tif", compression=compression)
+    adcore.set_globals(max_image_pixels=1_000_000)
     refuses(lambda: read_image(tmp_path / "a.tif"), SETTING)
 
 
@@ -98,10 +100,10 @@ def test_pillows_own_limit_and_its_warning_do_not_count(
 
 
 def test_deep_images_are_limited_in_bytes(tmp_path: Path, refuses: Refuses) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", RNG.random((40, 50, 3)), photometric="rgb")  # float64: 24 bytes a pixel
-    adcore.set_globals(max_image_pixels=8000)
-    assert read_image(tmp_path / "a.tif").shape == (3, 40, 50)
-    adcore.set_globals(max_image_pixels=7999)
+    tifffile.imwrite(tmp_path / "a.tif", RNG.random((500, 600, 3)), photometric="rgb")  # float64: 24 bytes a pixel
+    adcore.set_globals(max_image_pixels=1_200_000)
+    assert read_image(tmp_path / "a.tif").shape == (3, 500, 600)
+    adcore.set_globals(max_image_pixels=1_199_999)
     refuses(lambda: read_image(tmp_path / "a.tif"), "24 bytes", SETTING)
 
 

@@ -45,8 +45,8 @@ WRONG = [
     ("dataset_dir", "5", "a folder"),
     ("backbone_dir", '""', "a folder"),
     ("output_dir", '["a"]', "a folder"),
-    ("max_image_pixels", "0", "a whole number from 1"),
-    ("max_image_pixels", "1e8", "a whole number from 1"),
+    ("max_image_pixels", "0", "a whole number from 1000000"),
+    ("max_image_pixels", "1e8", "a whole number from 1000000"),
 ]
 
 

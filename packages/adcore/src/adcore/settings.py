@@ -12,6 +12,8 @@ from typing import Any
 
 from adcore.errors import ConfigError
 
+LOWEST_PIXEL_LIMIT = 1_000_000  # so that smaller images need no look into the settings
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -64,7 +66,7 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], Any], str]] = {  # key -> (its check,
     "seed": (_whole_number(0, 2**32), "a whole number from 0 to 4294967295"),
     "device": (_device, "auto, cpu, cuda, cuda:1, ..."),
     "allow_downloads": (_switch, "true or false"),
-    "max_image_pixels": (_whole_number(1, 2**62), "a whole number from 1"),
+    "max_image_pixels": (_whole_number(LOWEST_PIXEL_LIMIT, 2**62), f"a whole number from {LOWEST_PIXEL_LIMIT}"),
 }
 
 

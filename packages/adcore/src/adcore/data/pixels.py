@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adcore.errors import DataError
-from adcore.settings import settings
+from adcore.settings import LOWEST_PIXEL_LIMIT, settings
 
 BYTES_A_PIXEL = 6  # RGB of 16 bits: a deeper image may have as many bytes, so fewer pixels
 RETRY = "copy it again from its source, or leave such files out with --skip-bad"
@@ -23,6 +23,8 @@ class Pixels(NamedTuple):
 
 def check_size(path: Path, width: int, height: int, bytes_a_pixel: int = 1) -> None:
     """Raise DataError where a file's header asks for more than the setting max_image_pixels allows."""
+    if width * height * max(bytes_a_pixel / BYTES_A_PIXEL, 1) <= LOWEST_PIXEL_LIMIT:  # no need to look settings up
+        return
     limit = settings().max_image_pixels
     if width * height > limit:
         excess = f"{width} x {height} px are more than max_image_pixels = {limit}"
