@@ -138,9 +138,11 @@ def test_what_is_not_visa_is_said(tmp_path: Path, refuses: Refuses) -> None:
         "found: path,label",
     )
     reader = VisA(visa_rows(tmp_path, ["nut,train,normal,nut/1.png,", "nut,train,normal,nut/2.png,"]))
-    refuses(lambda: reader.samples("nut"), "nut/1.png", "1 more")
+    refuses(lambda: reader.samples("nut"), "nut/1.png", "line 2")
     reader = VisA(visa_rows(tmp_path, ["nut,train,fine,nut/1.png,"]))
     refuses(lambda: reader.samples("nut"), "nut/1.png has label 'fine'")
+    (tmp_path / "nut").mkdir()
+    (tmp_path / "nut/1.png").touch()
     reader = VisA(visa_rows(tmp_path, ["nut,test,normal,nut/1.png,"]))
     refuses(lambda: reader.samples("nut"), "no normal training image")
     (tmp_path / "split_csv/1cls.csv").write_bytes("object,split,label,image,mask\n너트,train,normal,a,".encode("cp949"))

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from adcore.data.builtin import FOLDER_LAYOUT
 from adcore.data.folder_tree import ANOMALOUS_NAMES, KNOWN_NAMES, NORMAL_NAMES, scan_tree, tree_files
-from adcore.data.layout import check_category, folders_in, images_in, layout_error, read_csv
+from adcore.data.layout import check_category, folders_in, images_in, layout_error, listed_file, read_csv
 from adcore.data.samples import ANOMALOUS, NORMAL, DatasetReader, Sample
 from adcore.errors import DataError
 from adcore.files import write_text
@@ -51,14 +51,14 @@ class Folder(DatasetReader):
     def categories(self) -> list[str]:
         """The root's own name; or its folders', where these and not the root hold train/, good/, bad/ and the like."""
         if self.metadata:
-            return sorted({row.get("category") or self._name() for row in _rows(self.metadata)})
+            return sorted({row.get("category") or self._name() for _, row in _rows(self.metadata)})
         return sorted(self._folders())
 
     def samples(self, category: str) -> list[Sample]:
         """All samples of one category; DataError where there is none, nothing to train on, or a listed file is missing."""
         check_category(category, self.categories(), self.root)
         if self.metadata:
-            rows = [row for row in _rows(self.metadata) if (row.get("category") or self._name()) == category]
+            rows = [row for row in _rows(self.metadata) if (row[1].get("category") or self._name()) == category]
             return self._checked(_samples_of(rows, self.metadata, self.root, category), category)
         folder = self._folders()[category]
         file = folder / METADATA
@@ -99,31 +99,26 @@ def _has_known_names(folder: Path) -> bool:
     return any(child.name.lower() in KNOWN_NAMES for child in folders_in(folder))
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
+def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     rows = read_csv(file, COLUMNS[:3], COLUMNS)
     if not rows:
         raise DataError(f"{file}: lists no image; delete it to have the folder names read, or add rows")
     return rows
 
 
-def _samples_of(rows: list[dict[str, str]], file: Path, root: Path, category: str) -> list[Sample]:
+def _samples_of(rows: list[tuple[int, dict[str, str]]], file: Path, root: Path, category: str) -> list[Sample]:
     samples: dict[Path, Sample] = {}
-    for number, row in enumerate(rows, start=2):
+    for line, row in rows:
         split, label = row["split"].strip().lower(), LABEL_OF.get(row["label"].strip().lower())
         if split not in SPLITS or label is None:
             raise DataError(
-                f"{file}, row {number}: split '{row['split']}', label '{row['label']}'; "
+                f"{file}, line {line}: split '{row['split'][:80]}', label '{row['label'][:80]}'; "
                 f"expected {', '.join(SPLITS)} and {' or '.join(LABELS.values())}"
             )
-        image = root / row["image_path"]
-        mask = root / row["mask_path"] if row.get("mask_path") else None
-        missing = next((path for path in (image, mask) if path and not path.is_file()), None)
-        if missing:
-            raise DataError(
-                f"{missing}: listed in {file}, row {number}, but missing; correct the row or bring the file back"
-            )
+        image = listed_file(root, row["image_path"], file, line)
+        mask = listed_file(root, row["mask_path"], file, line) if row.get("mask_path") else None
         if image in samples:
-            raise DataError(f"{file}, row {number}: {row['image_path']} is listed twice; remove one of the rows")
+            raise DataError(f"{file}, line {line}: {row['image_path']} is listed twice; remove one of the rows")
         defect = "good" if label == NORMAL else row.get("defect") or "anomaly"
         samples[image] = Sample(image, split, label, category, defect, mask if label == ANOMALOUS else None)
     return list(samples.values())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 
 from adcore.errors import DataError
+from adcore.files import printable
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 MASK_ENDINGS = ("_mask", "-mask", "_gt", "_seg")
@@ -18,11 +20,18 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
+def check_name(path: Path) -> Path:
+    """The path itself; DataError where results could not be written with it: not UTF-8, or with control characters."""
+    if printable(path) == str(path):
+        return path
+    raise DataError(f"{printable(path)}: its name is not UTF-8 text, or has control characters; rename it")
+
+
 def images_in(folder: Path) -> list[Path]:
     """Image files directly in `folder`, sorted by name; empty where there is no such folder."""
     if not folder.is_dir():
         return []
-    return [folder / name for name in sorted(os.listdir(folder)) if is_image(name)]
+    return [check_name(folder / name) for name in sorted(os.listdir(folder)) if is_image(name)]
 
 
 def images_below(folder: Path) -> list[Path]:
@@ -32,7 +41,7 @@ def images_below(folder: Path) -> list[Path]:
         real = os.path.realpath(current)
         folders[:] = [] if real in visited else sorted(name for name in folders if not name.startswith("."))
         if real not in visited:
-            found += [Path(current, name) for name in files if is_image(name)]
+            found += [check_name(Path(current, name)) for name in files if is_image(name)]
         visited.add(real)
     return sorted(found)
 
@@ -41,9 +50,8 @@ def folders_in(folder: Path) -> list[Path]:
     """Visible folders directly in `folder`, sorted by name; empty where there is no such folder."""
     if not folder.is_dir():
         return []
-    return [
-        folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".") and (folder / name).is_dir()
-    ]
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    return [check_name(folder / name) for name in names if (folder / name).is_dir()]
 
 
 def mask_stem(name: str) -> str:
@@ -70,7 +78,7 @@ def found_in(folder: Path, limit: int = 6) -> str:
         return f"no such folder; in {parent} {found_in(parent)}" if parent.is_dir() else "no such folder"
     if not folder.is_dir():
         return "that is a file"
-    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    names = sorted(printable(name) for name in os.listdir(folder) if not name.startswith("."))
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"found: {', '.join(names[:limit])}{more}" if names else "the folder is empty"
 
@@ -80,19 +88,65 @@ def layout_error(root: Path, layout: str) -> DataError:
     return DataError(f"{root}: expected {layout}; {found_in(root)}")
 
 
-def read_csv(file: Path, required: Iterable[str], columns: Iterable[str]) -> list[dict[str, str]]:
-    """Rows of a UTF-8 CSV file, absent cells as ""; DataError where a `required` one of its `columns` is missing."""
+def read_csv(file: Path, required: Iterable[str], columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a UTF-8 CSV file, each with its line number, absent cells as "".
+
+    Raises DataError with file and line for a missing `required` one of its `columns`, a column that is there twice, a
+    row with more cells than columns, and control characters.
+    """
+    rows: list[tuple[int, dict[str, str]]] = []
+    line = 1
     try:
+        if file.exists() and not file.is_file():
+            raise DataError(f"{file}: not a file; give a CSV file")
         with open(file, newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle, restval="")
-            if not set(required) <= set(reader.fieldnames or ()):
-                found = ",".join(reader.fieldnames or ()) or "nothing"
-                raise DataError(f"{file}: expected the columns {','.join(columns)}; found: {found}")
-            return list(reader)
+            reader = csv.reader(handle)
+            names = next(reader, [])
+            if not set(required) <= set(names):
+                raise DataError(f"{file}: expected the columns {','.join(columns)}; found: {_shown(names)}")
+            if len(set(names)) < len(names):
+                raise DataError(f"{file}, line 1: a column is there twice: {_shown(names)}; remove one")
+            for cells in reader:
+                line = reader.line_num
+                if not cells:
+                    continue
+                if len(cells) > len(names):
+                    raise DataError(
+                        f"{file}, line {line}: {len(cells)} cells for {len(names)} columns; "
+                        "put a cell that has a comma in double quotes"
+                    )
+                row = dict(zip_longest(names, cells, fillvalue=""))
+                bad = next((name for name, cell in row.items() if printable(cell) != cell), None)
+                if bad is not None:
+                    raise DataError(
+                        f"{file}, line {line}: '{bad}' has control characters: {printable(row[bad])[:80]}; "
+                        "save it again as 'CSV UTF-8'"
+                    )
+                rows.append((line, row))
     except FileNotFoundError:
         raise DataError(f"{file}: no such file; {found_in(file.parent)}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: not a UTF-8 CSV file ({error}); save it again as 'CSV UTF-8'") from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file}, after line {line}: not a UTF-8 CSV file ({error}); save it again as 'CSV UTF-8'"
+        ) from None
+    except csv.Error as error:
+        raise DataError(f"{file}, after line {line}: not a CSV file ({error}); save it again as 'CSV UTF-8'") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); check its owner and mode") from None
+    return rows
+
+
+def listed_file(root: Path, name: str, table: Path, line: int) -> Path:
+    """The file that a cell names, below `root`; DataError where there is none."""
+    path = root / name
+    if name and os.path.isfile(path):  # False for a name that no system takes, where Path.is_file raises
+        return path
+    shown = str(path) if len(name) <= 400 else f"{name[:80]}... ({len(name)} characters)"
+    raise DataError(f"{shown}: listed in {table}, line {line}, but missing; correct the row or bring the file back")
+
+
+def _shown(names: list[str]) -> str:
+    return printable(",".join(names))[:200] or "nothing"
 
 
 def check_category(category: str, known: Iterable[str], root: Path) -> None:

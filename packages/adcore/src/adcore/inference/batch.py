@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 
 from adcore.data.image_io import read_image
-from adcore.data.layout import IMAGE_SUFFIXES, images_below
+from adcore.data.layout import IMAGE_SUFFIXES, check_name, images_below
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import DataError
 from adcore.evaluation.evaluate import prediction_rows, write_predictions
@@ -22,7 +22,7 @@ from adcore.inference.predictor import Predictor
 def find_images(source: Path) -> list[Path]:
     """`source` itself, or all images below it, sorted; DataError when there is none."""
     if source.is_file():
-        return [source]
+        return [check_name(source)]
     if not source.is_dir():
         raise DataError(f"{source} does not exist; give an image or a folder of images")
     found = images_below(source)
