@@ -28,7 +28,6 @@ with sockets_forbidden() as attempts:
 """
 NETWORK_MODULES = {"urllib", "requests", "http", "httpx", "socket", "huggingface_hub", "ftplib"}
 MAY_USE_THEM = {
-    "adcore/backbones/networks.py": {"huggingface_hub"},  # its errors, when other code has timm download
     "adcore/backbones/pull.py": {"urllib"},  # downloads, when asked to
     "adcore/bundle.py": {"urllib"},  # parses file:// addresses
     "adcore/testing/offline.py": {"socket"},  # forbids it

@@ -1,10 +1,14 @@
 """Frozen networks with fused convolutions: the same values as the layers one by one, whatever the network looks like."""
 
 import copy
+import logging
+from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
+from adcore.backbones import fused as fusing
 from adcore.backbones.features import FeatureExtractor
 from adcore.backbones.fused import Frozen, FusedConv2d, fuse
 from adcore.model import AnomalyModel
@@ -93,13 +97,56 @@ class Broadcast(Branching):
         return x + self.conv(x).mean((2, 3), keepdim=True) + self.conv(x[..., :3, :3])
 
 
+@pytest.fixture
+def log(caplog):
+    """What is said in the log of adcore."""
+    fusing._say.cache_clear()
+    caplog.set_level(logging.INFO, logger="adcore")
+    return caplog
+
+
 @pytest.mark.parametrize("kind", [Branching, Broadcast])
-def test_a_network_that_cannot_be_fused_runs_as_it_is(kind):
+def test_a_network_that_cannot_be_fused_runs_as_it_is_and_the_log_says_so_once(kind, log):
     net = settled(kind())
+    for frozen in (Frozen(net), Frozen(net)):
+        for sign in (1, -1):
+            assert torch.equal(frozen(sign * images(1, 3, 16, 16)), net(images(1, 3, 16, 16)))
+        assert frozen.fused is None
+    (record,) = log.records
+    assert record.name == "adcore"
+    assert kind.__name__ in record.message
+    assert "unfused" in record.message
+    assert "\n" not in record.message
+
+
+def test_without_the_operators_of_onednn_networks_run_as_they_are_and_the_log_says_so(monkeypatch, log):
+    net = settled(timm.create_model("resnet18", pretrained=False, features_only=True, out_indices=(1,)))
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
     frozen = Frozen(net)
-    for sign in (1, -1):
-        assert torch.equal(frozen(sign * images(1, 3, 16, 16)), net(images(1, 3, 16, 16)))
-    assert frozen.fused is None
+    assert torch.equal(frozen(images(1, 3, 32, 32))[0], net(images(1, 3, 32, 32))[0])
+    (record,) = log.records
+    assert "_convolution_pointwise" in record.message or "_reorder_convolution_weight" in record.message
+
+
+class Interrupted(nn.Module):
+    """While it runs, another thread uses a module of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.others, self.seen = nn.Conv2d(3, 3, 3), [nn.Conv2d(3, 2, 1)], []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        thread = Thread(target=lambda: self.seen.append(self.others[0](torch.ones(1, 3, 4, 4))))
+        thread.start()
+        thread.join()
+        return self.conv(x)
+
+
+def test_other_threads_use_their_modules_while_a_network_is_traced():
+    net = settled(Interrupted())
+    fuse(net)
+    (seen,) = net.seen
+    assert torch.equal(seen, net.others[0](torch.ones(1, 3, 4, 4)))
 
 
 def test_new_weights_are_noticed():

@@ -140,17 +140,17 @@ def list_backbones() -> list[BackboneCard]:
 
 def model_origin(name: str) -> Origin:
     """The distribution and version that registered a model."""
-    return load_plugins().cards[ModelCard][model_card(name).name][1]
+    return card_origin(model_card(name))
+
+
+def card_origin(card: C) -> Origin:
+    """The distribution and version that registered a card."""
+    return load_plugins().cards[type(card)][card.name][1]
 
 
 def model_class(card: ModelCard) -> type[AnomalyModel]:
     """The class that a card points at."""
-    from adcore.lean import lean_imports
-
-    with lean_imports():  # its module imports torchvision or timm
-        import adcore.backbones.networks  # noqa: F401
-
-        return _target(card)
+    return _target(card)
 
 
 def _target(card: Any) -> Any:
@@ -160,7 +160,7 @@ def _target(card: Any) -> Any:
     except AdcoreError:
         raise
     except Exception as error:
-        origin = load_plugins().cards[type(card)][card.name][1]
+        origin = card_origin(card)
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise PluginError(
             f"{_KINDS[type(card)]} '{card.name}' of plugin '{origin.plugin}' ({origin}) cannot be used: "

@@ -12,9 +12,8 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_backbone
-from adcore.backbones.networks import create_network
+from adcore.backbones.networks import describe_network
 from adcore.errors import ConfigError
-from adcore.lean import shapes_only
 from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.registry import backbone_card
@@ -36,8 +35,7 @@ class TokenEncoder(nn.Module):
     def __init__(self, backbone: str, target_layers: tuple[int, ...], weights: str) -> None:
         super().__init__()
         self.target_layers = target_layers
-        with shapes_only():
-            whole = create_network(backbone_card(backbone).architecture)
+        whole = describe_network(backbone_card(backbone))
         if type(whole) is not VisionTransformer:
             raise ConfigError(f"backbone '{backbone}' is no plain vision transformer; take dinov2_vit_base_14, say")
         depth = len(whole.blocks)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from adcore.backbones.features import FeatureExtractor, singly_on_cpu
 from adcore.maps import gaussian_blur, upsample
-from adcore.memory import give_back
+from adcore.memory import trim
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from pydantic import Field
 from torch import Tensor
@@ -54,7 +54,7 @@ class PatchCore(AnomalyModel):
         """The bank, prepared for searching."""
         if self._index is None:
             self._index = NearestNeighbours(self.memory_bank)
-            give_back()
+            trim()
         return self._index
 
     def warm_up(self) -> None:
@@ -100,7 +100,7 @@ class PatchCore(AnomalyModel):
         start = int(torch.randint(len(patches), (1,), generator=generator))
         picks = farthest_first(reduced, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
         self.memory_bank = patches[picks]
-        give_back()
+        trim()
 
     def forward(self, images: Tensor) -> Prediction:
         """Distance of each patch to its nearest in the bank, as a smoothed map; the score is the re-weighted maximum."""

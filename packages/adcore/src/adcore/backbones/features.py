@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from adcore.backbones.fused import Frozen
-from adcore.backbones.networks import create_network
+from adcore.backbones.networks import create_network, describe_network
 from adcore.backbones.resolve import WeightsFile, resolve
 from adcore.cards import BackboneCard
 from adcore.errors import ConfigError, WeightsError
-from adcore.lean import shapes_only
 from adcore.memory import trim
 from adcore.registry import backbone_card
 from adcore.settings import settings
@@ -58,10 +57,8 @@ def create_backbone(name: str, weights: str = "pretrained", frozen: bool = True,
     Raises WeightsError when weights are missing or do not fit.
     """
     card = backbone_card(name)
-    with torch.random.fork_rng(devices=[], enabled=frozen):  # a student is drawn like every other trained layer
-        if frozen:
-            torch.manual_seed(settings().seed)
-        net = create_network(card.architecture, **{**card.options, **timm_options})
+    seed = settings().seed if frozen else None  # a student is drawn like every other trained layer
+    net = create_network(card, seed, **timm_options)
     if weights == "random" or _source.get() == "nowhere":
         info = WeightsInfo(card.name, "random", None, inside=True)
     else:
@@ -115,8 +112,7 @@ def _renamed_by_order(state: dict[str, Tensor], weights: WeightsFile) -> dict[st
     def kept(keys: Iterable[str]) -> list[str]:  # old files lack these counters, which prediction does not use
         return [key for key in keys if not key.endswith("num_batches_tracked")]
 
-    with shapes_only():
-        names = kept(create_network(weights.card.architecture).state_dict())
+    names = kept(describe_network(weights.card).state_dict())
     keys = kept(state)
     if len(names) != len(keys):
         raise WeightsError(f"{weights.path} holds {len(keys)} tensors, backbone '{weights.card.name}' has {len(names)}")
@@ -171,8 +167,7 @@ def singly_on_cpu(images: Tensor) -> Sequence[Tensor]:
 
 
 def _layer_indices(card: BackboneCard, layers: Sequence[str]) -> list[int]:
-    with shapes_only():
-        info = create_network(card.architecture, features_only=True).feature_info
+    info = describe_network(card, features_only=True).feature_info
     names = [*info.module_name()]
     strides = [f"stride{r}" for r in info.reduction()]
     indices = []

@@ -3,24 +3,31 @@
 Batch norms are folded into the convolutions before them, and a convolution applies the activation and adds the shortcut that
 follow it, in one pass over its output (oneDNN, as torch.compile uses it, but without a compiler). That takes 0.4 (EfficientNet-
 Lite0) to 0.8 (Wide ResNet-50) of the time of the layers one by one, and less memory; values differ by float32 rounding only.
+Networks that cannot be traced, or give different values, run unfused, and the log says so once. So does every network on a
+torch without the operators `torch.ops.mkldnn`, which are not a public interface.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from threading import Lock, get_ident
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm import layers
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from adcore.backbones.networks import layers
-
 PROBE_SIZE = 64  # of the random image with which a fused network is compared with its original
 TOLERANCE = 1e-4  # largest difference allowed there, relative to the largest value
+
+_log = logging.getLogger("adcore")
+_tracing = Lock()  # torch.fx patches nn.Module for the time of a trace: one at a time
 
 # What oneDNN calls an activation, and its numbers.
 ACTIVATIONS: dict[type, tuple[str, list[float]]] = {
@@ -77,6 +84,24 @@ class FusedConv2d(nn.Module):
 
 
 class _Tracer(fx.Tracer):
+    """Follows the calls of its own thread; other threads use their modules meanwhile as ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.BatchNorm2d | nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
@@ -92,7 +117,8 @@ def fuse(net: nn.Module) -> fx.GraphModule:
 
     Raises whatever torch.fx raises about a network whose layers depend on values.
     """
-    graph = _Tracer().trace(net)
+    with _tracing:
+        graph = _Tracer().trace(net)
     fused = fx.GraphModule(net, graph)
 
     def module(node: fx.Node | None) -> nn.Module | None:
@@ -183,13 +209,22 @@ class Frozen:
         torch.set_num_threads(1)  # so small an image is no work for more, and images are being read beside it
         try:
             fused = fuse(self.net)
-            pairs = zip(_listed(self.net(probe)), _listed(fused(probe)), strict=True)
-        except Exception:  # torch.fx cannot follow every network; the original runs them all
+            pairs = [*zip(_listed(self.net(probe)), _listed(fused(probe)), strict=True)]
+        except Exception as error:  # whatever torch.fx or a missing operator raises; the original runs every network
+            _say(type(self.net).__name__, f"{type(error).__name__}: {error}".splitlines()[0])
             return None
         finally:
             torch.set_num_threads(threads)
-        close = all(x.shape == y.shape and (x - y).abs().max() <= TOLERANCE * x.abs().max() for x, y in pairs)
-        return fused if close else None
+        if all(x.shape == y.shape and (x - y).abs().max() <= TOLERANCE * x.abs().max() for x, y in pairs):
+            return fused
+        _say(type(self.net).__name__, "the fused form gives different values")
+        return None
+
+
+@cache
+def _say(network: str, reason: str) -> None:
+    """Once for each network and reason."""
+    _log.warning("the network %s runs unfused, which is slower on a CPU: %s", network, reason)
 
 
 def _listed(maps: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from adcore.cli.common import apply_globals, choose_data, data_options, show_run
+from adcore.cli.start import import_libraries
 
 
 @click.command("evaluate")
@@ -26,6 +27,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Score the test images with a trained model and report."""
+    import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
     chosen = choose_data(data, category, pairs_of_data, metadata, skip_bad)
     from adcore import artifact as artifacts

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from adcore.cli.common import apply_globals, run_options
+from adcore.cli.start import import_libraries
 
 
 @click.command("predict")
@@ -25,6 +26,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Score an image or all images below a folder; --out keeps predictions.csv, maps (float TIFF) and overlays."""
+    import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
     from adcore.inference.batch import predict_files
     from adcore.inference.predictor import load

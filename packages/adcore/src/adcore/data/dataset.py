@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from adcore.data.samples import NORMAL, DatasetReader, Sample
 from adcore.data.splits import derive_seed
 from adcore.errors import DataError
-from adcore.memory import trim
 from adcore.model import Batch
 from adcore.preprocess import Preprocess
 
@@ -228,10 +227,8 @@ def _in_turns(pool: ThreadPoolExecutor, group: deque[Future[T]], begin: Callable
     with _ending(pool):
         while group:
             wait(group)
-            trim()  # the readers' threads, and the model between, each keep for themselves what they freed
             while group:  # what is done with is let go
                 yield group.popleft().result()
-            trim()
             group = begin()
 
 
