@@ -83,7 +83,7 @@ def evaluate(
     loaded = artifacts.load(artifact)
     parts = ("evaluate", loaded.model.card.name, name, category)
     folder = Path(out) if out else pipeline.run_folder(settings().output_dir, *parts)
-    return pipeline.evaluate(loaded, data, folder, **{"device": settings().device, **options})
+    return pipeline.evaluate(loaded, data, folder, source=Path(artifact), **{"device": settings().device, **options})
 
 
 def _name(model: str | type[AnomalyModel]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,8 +24,9 @@ from adcore.errors import DataError
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.metrics import Metrics, image_metrics
 from adcore.evaluation.page import write_page
+from adcore.evaluation.report import DomainRow
 from adcore.evaluation.score import Scoring, score_samples
-from adcore.files import remove_leftovers, removed_on_failure, sha256_file, write_json
+from adcore.files import folder_lock, remove_leftovers, removed_on_failure, sha256_file, write_json
 from adcore.model import AnomalyModel
 from adcore.registry import create_model, open_dataset
 from adcore.request import DataChoice, ModelChoice, new_folder
@@ -36,11 +37,8 @@ from adcore.training.trainer import Trainer, TrainingSummary
 
 ALL = "all"  # as a category: one model over all of them
 THRESHOLD = "f1_percentile"
+RESULT = "result.json"
 HOLD_OUT = 0.1  # part of the training images kept for calibration when there is nothing else
-
-
-# looks at a fitted run before it is written: may add to its record, and gives what else belongs in predictions.csv
-Extend = Callable[[Artifact, dict[str, Scoring], dict[str, Any]], list[Scoring]]
 
 
 @dataclass
@@ -68,7 +66,30 @@ def run_folder(output: Path, *parts: str) -> Path:
     return folder
 
 
-def train(
+@dataclass
+class Trained:
+    """A run whose model is saved, before its results are written."""
+
+    folder: Path
+    artifact: Artifact
+    reader: DatasetReader
+    scorings: dict[str, Scoring]  # "val" and "test"
+    run: dict[str, Any]  # the content of result.json
+
+    @property
+    def shown(self) -> Scoring:
+        """The test images, or the validation images where there are no others."""
+        return self.scorings["test"] if self.scorings["test"].images else self.scorings["val"]
+
+
+def train(choice: ModelChoice, data: DataChoice, folder: Path, **options: Any) -> RunResult:
+    """Fit, calibrate, evaluate and save; `options` are those of `training`."""
+    with training(choice, data, folder, **options) as trained:
+        return write_results(folder, trained.run, trained.shown, trained.reader, trained.artifact)
+
+
+@contextmanager
+def training(
     choice: ModelChoice,
     data: DataChoice,
     folder: Path,
@@ -79,36 +100,42 @@ def train(
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
     tensorboard: bool = False,
-    extend: Extend | None = None,
-) -> RunResult:
-    """Fit, calibrate, evaluate and save; on a failure nothing is left but the checkpoints of a fit that `resume` continues."""
+) -> Iterator[Trained]:
+    """Fit, calibrate, evaluate, save the model, and keep `folder` locked while the caller writes the results.
+
+    On a failure nothing is left but the checkpoints of a fit that `resume` continues.
+    """
     chosen_device = pick_device(device)
     reader = open_dataset(data.dataset, str(data.root), **data.options)
     samples, notes = split_samples(samples_of(reader, data.category), data, choice.plan.seed)
     last = folder / "checkpoints" / "last.safetensors"
-    new_folder(folder, overwrite or (resume and last.is_file()))
-    if resume and not last.is_file():
-        notes.append(f"nothing to resume in {folder}: the run started from the beginning")
-    elif not resume:
-        shutil.rmtree(last.parent, ignore_errors=True)
-    remove_leftovers(folder)
-    seed_everything(choice.plan.seed)
-    model = create_model(choice.card.name, **choice.config)
-    callbacks = [*callbacks, DetailLog(folder / "training_detail.log", append=resume)]
-    if tensorboard:
-        callbacks.append(TensorBoardLogs(folder / "tensorboard_logs"))
-    fitting = Fitting(choice, data, reader, samples, chosen_device, callbacks, last.parent, resume and last.is_file())
-    with removed_on_failure(folder, unless=last), _closing(callbacks):
+    callbacks = list(callbacks)
+    with folder_lock(folder), removed_on_failure(folder, unless=last), _closing(callbacks):
+        new_folder(folder, overwrite or (resume and last.is_file()))
+        if resume and not last.is_file():
+            notes.append(f"nothing to resume in {folder}: the run started from the beginning")
+        elif not resume:
+            shutil.rmtree(last.parent, ignore_errors=True)
+        remove_leftovers(folder, last.parent.name, "visualizations")
+        seed_everything(choice.plan.seed)
+        model = create_model(choice.card.name, **choice.config)
+        callbacks.append(DetailLog(folder / "training_detail.log", append=resume))
+        if tensorboard:
+            callbacks.append(TensorBoardLogs(folder / "tensorboard_logs"))
+        fitting = Fitting(
+            choice, data, reader, samples, chosen_device, callbacks, last.parent, resume and last.is_file()
+        )
         fitted, skipped = fitting.run(model)
         progress = _progress_of(callbacks)
-        splits = {split: select(samples, split) for split in ("val", "test")}
         scorings = {
-            split: score_samples(model, choice.preprocess, reader, chosen, chosen_device, data.skip_bad, progress)
-            for split, chosen in splits.items()
+            split: score_samples(
+                model, choice.preprocess, reader, select(samples, split), chosen_device, data.skip_bad, progress
+            )
+            for split in ("val", "test")
         }
         source = "val" if scorings["val"].images else "test"
         calibration = evaluation.calibrate(scorings[source], threshold, source)
-        training = {
+        summary = {
             "dataset": data.dataset,
             "category": data.category,
             "counts": evaluation.count_samples(samples),
@@ -116,22 +143,33 @@ def train(
             "steps": fitted.steps,
             "seed": choice.plan.seed,
         }
-        artifact = Artifact(model, choice.preprocess, calibration, training)
-        clear(folder)
+        artifact = Artifact(model, choice.preprocess, calibration, summary)
+        clear(folder, artifacts.MODEL_FILE)
         header = artifacts.save(folder / artifacts.MODEL_FILE, artifact, include_backbone)
-        run = _summary(choice, data, fitted, scorings, calibration, header, notes)
+        run = _record(artifact, data, scorings["test"], summary["counts"], notes) | _fit_record(choice, fitted)
+        if scorings["val"].images:
+            measured = evaluation.measure(scorings["val"], threshold_of(calibration))
+            run |= {"val": measured.to_dict(), "val_image_auroc": measured.values.get("image_auroc")}
+            run["timings"]["ms_per_image"] = scorings["test"].ms_per_image or scorings["val"].ms_per_image
+        run["timings"]["fit_seconds"] = fitted.seconds
+        run["backbones"] = header["backbones"]
         run["skipped"] = [*skipped, *(entry for scoring in scorings.values() for entry in scoring.skipped)]
         run["artifact_sha256"] = sha256_file(folder / artifacts.MODEL_FILE)
-        shown = scorings["test"] if splits["test"] else scorings["val"]
-        others = extend(artifact, scorings, run) if extend else []
-        return write_results(folder, run, shown, reader, artifact, others)
+        yield Trained(folder, artifact, reader, scorings, run)
 
 
 def evaluate(
-    artifact: Artifact, data: DataChoice, folder: Path, device: str = "auto", overwrite: bool = False
+    artifact: Artifact,
+    data: DataChoice,
+    folder: Path,
+    device: str = "auto",
+    overwrite: bool = False,
+    source: Path | None = None,
 ) -> RunResult:
-    """Score the test images of `data` with a trained model, at its own threshold."""
-    new_folder(folder, overwrite)
+    """Score the test images of `data` with a trained model, at its own threshold.
+
+    Raises DataError where `folder` holds a trained model or `source`, the file that `artifact` was loaded from.
+    """
     chosen_device = pick_device(device)
     reader = open_dataset(data.dataset, str(data.root), **data.options)
     samples = select(samples_of(reader, data.category), "test")
@@ -139,29 +177,15 @@ def evaluate(
         raise DataError(
             f"{data.root} has no test image for category '{data.category}'; use adcore predict for a folder"
         )
-    artifact.model.to(chosen_device)
-    scoring = score_samples(artifact.model, artifact.preprocess, reader, samples, chosen_device, data.skip_bad)
-    metrics = evaluation.measure(scoring, threshold_of(artifact.calibration))
-    clear(folder)
-    run = {
-        "model": artifact.model.card.name,
-        "dataset": data.dataset,
-        "category": data.category,
-        "data_root": str(data.root),
-        "data_options": to_jsonable_python(data.options),
-        "test": metrics.to_dict(),
-        "test_image_auroc": metrics.values.get("image_auroc"),
-        "threshold": artifact.calibration.get("threshold"),
-        "timings": {"ms_per_image": scoring.ms_per_image},
-        "counts": evaluation.count_samples([image.sample for image in scoring.images]),
-        "config": artifact.model.config,
-        "preprocess": artifact.preprocess.to_dict(),
-        "training": artifact.training,
-        "versions": versions(),
-        "notes": [],
-        "skipped": scoring.skipped,
-    }
-    with removed_on_failure(folder):
+    with folder_lock(folder), removed_on_failure(folder):
+        new_folder(folder, overwrite)
+        if (folder / artifacts.MODEL_FILE).exists() or (source and source.parent.resolve() == folder.resolve()):
+            raise DataError(f"{folder} holds a trained model, whose results stay; choose another --out")
+        artifact.model.to(chosen_device)
+        scoring = score_samples(artifact.model, artifact.preprocess, reader, samples, chosen_device, data.skip_bad)
+        counts = evaluation.count_samples([image.sample for image in scoring.images])
+        run = _record(artifact, data, scoring, counts) | {"training": artifact.training, "skipped": scoring.skipped}
+        clear(folder)
         return write_results(folder, run, scoring, reader, artifact)
 
 
@@ -247,9 +271,9 @@ class Fitting:
         }
 
 
-def clear(folder: Path) -> None:
-    """Remove the results of the run that is being overwritten, first the file that marks it as complete."""
-    for name in ("result.json", "predictions.csv", "report.html", "model.safetensors"):
+def clear(folder: Path, *names: str) -> None:
+    """Remove the results of the run that is being overwritten and the files `names`; first what marks it as complete."""
+    for name in (RESULT, "predictions.csv", "report.html", *names):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -263,42 +287,42 @@ def versions() -> dict[str, str]:
     return {"adcore": adcore.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def _summary(
-    choice: ModelChoice,
+def _record(
+    artifact: Artifact,
     data: DataChoice,
-    fitted: TrainingSummary,
-    scorings: dict[str, Scoring],
-    calibration: dict[str, Any],
-    header: dict[str, Any],
-    notes: list[str],
+    test: Scoring,
+    counts: dict[str, dict[str, int]],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    threshold = threshold_of(calibration)
-    measured = {split: evaluation.measure(scoring, threshold) for split, scoring in scorings.items()}
+    """What result.json says of any run: the model, the data, and the metrics of the test images."""
+    measured = evaluation.measure(test, threshold_of(artifact.calibration))
     return {
-        "model": choice.card.name,
+        "model": artifact.model.card.name,
         "dataset": data.dataset,
         "category": data.category,
         "data_root": str(data.root),
         "data_options": to_jsonable_python(data.options),
-        "test": measured["test"].to_dict(),
-        "val": measured["val"].to_dict() if scorings["val"].images else None,
-        "test_image_auroc": measured["test"].values.get("image_auroc"),
-        "val_image_auroc": measured["val"].values.get("image_auroc") if scorings["val"].images else None,
-        "threshold": calibration.get("threshold"),
-        "timings": {
-            "fit_seconds": fitted.seconds,
-            "ms_per_image": scorings["test"].ms_per_image or scorings["val"].ms_per_image,
-        },
-        "counts": header["training"]["counts"],
+        "test": measured.to_dict(),
+        "test_image_auroc": measured.values.get("image_auroc"),
+        "threshold": artifact.calibration.get("threshold"),
+        "timings": {"ms_per_image": test.ms_per_image},
+        "counts": counts,
+        "config": artifact.model.config,
+        "preprocess": artifact.preprocess.to_dict(),
+        "versions": versions(),
+        "notes": list(notes),
+    }
+
+
+def _fit_record(choice: ModelChoice, fitted: TrainingSummary) -> dict[str, Any]:
+    """What result.json says of a fit; the metrics of validation images, where there are some, replace None."""
+    return {
+        "val": None,
+        "val_image_auroc": None,
         "stop_reason": fitted.stop_reason,
         "losses": fitted.losses,
         "history": fitted.history,
-        "config": choice.config,
         "plan": choice.plan.model_dump(exclude={"steps_per_epoch"}),
-        "preprocess": choice.preprocess.to_dict(),
-        "backbones": header["backbones"],
-        "versions": versions(),
-        "notes": notes,
     }
 
 
@@ -309,15 +333,19 @@ def write_results(
     reader: DatasetReader,
     artifact: Artifact,
     others: Sequence[Scoring] = (),
+    domains: Sequence[DomainRow] = (),
 ) -> RunResult:
-    """predictions.csv (with the `others`), report.html, and last result.json, which marks the run as complete."""
+    """predictions.csv (with the `others`), report.html (with a row for each of `domains`), and last result.json.
+
+    result.json marks the run as complete.
+    """
     threshold = threshold_of(artifact.calibration)
     rows = evaluation.prediction_rows(scoring, threshold)
     everything = [row for other in others for row in evaluation.prediction_rows(other, threshold)]
     if rows or everything:
         evaluation.write_predictions(folder / "predictions.csv", [*rows, *everything])
-    write_page(folder / "report.html", run, rows, scoring, reader, artifact.preprocess)
-    write_json(folder / "result.json", run)
+    write_page(folder / "report.html", run, rows, scoring, reader, artifact.preprocess, domains)
+    write_json(folder / RESULT, run)
     return RunResult(folder, Metrics(run["test"]["values"], run["test"]["reasons"]), run, rows)
 
 

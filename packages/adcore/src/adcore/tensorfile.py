@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from adcore.errors import ArtifactError
-from adcore.files import atomic_path
+from adcore.files import write_tensors
 
 CHECKSUM = "sha256"  # the entry of the record that holds the checksum
 
@@ -38,8 +37,7 @@ def write(path: str | Path, kind: Kind, record: dict[str, Any], tensors: Mapping
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     record = {**record, CHECKSUM: checksum(record, copies)}
     text = json.dumps(record, sort_keys=True, allow_nan=False)
-    with atomic_path(path) as temporary:
-        save_file(copies, temporary, {kind.key: text})
+    write_tensors(path, copies, {kind.key: text})
 
 
 def read_record(path: Path, kind: Kind) -> dict[str, Any]:

@@ -37,4 +37,4 @@ def command(
     loaded = artifacts.load(artifact)
     parts = ("evaluate", loaded.model.card.name, chosen.dataset, chosen.category)
     folder = out or pipeline.run_folder(settings().output_dir, *parts)
-    show_run(pipeline.evaluate(loaded, chosen, folder, chosen_device, overwrite), as_json)
+    show_run(pipeline.evaluate(loaded, chosen, folder, chosen_device, overwrite, source=artifact), as_json)

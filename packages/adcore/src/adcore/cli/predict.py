@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -28,14 +29,16 @@ def command(
     """Score an image or all images below a folder; --out keeps predictions.csv, maps (float TIFF) and overlays."""
     import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
+    from adcore.files import folder_lock
     from adcore.inference.batch import predict_files
     from adcore.inference.predictor import load
     from adcore.request import new_folder
 
-    if out:
-        new_folder(out, overwrite)
-    predictor = load(artifact, chosen_device)
-    rows, skipped = predict_files(predictor, source, out, skip_bad)
+    with folder_lock(out) if out else nullcontext():
+        if out:
+            new_folder(out, overwrite)
+        predictor = load(artifact, chosen_device)
+        rows, skipped = predict_files(predictor, source, out, skip_bad)
     if as_json:
         click.echo(json.dumps({"predictions": rows, "skipped": skipped}, indent=2))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ def write_page(
     scoring: Scoring,
     reader: DatasetReader,
     preprocess: Preprocess,
+    domains: Sequence[DomainRow] = (),
 ) -> None:
     """Write report.html for the content of result.json (`run`), its prediction rows and the scored images."""
     from adcore.evaluation import plots  # matplotlib, only for those who draw
 
     threshold = run["threshold"]
     value = threshold["value"] if threshold else None
+    targets = ", ".join(row.name for row in domains if row.role == "target")
+    measured = run["val"] if targets else run["test"]  # a run with targets has them as its test images
     figures, panels = [], []
     if scoring.images:
         scores, labels = scoring.scores, scoring.labels
@@ -40,10 +44,10 @@ def write_page(
     write_report(
         path,
         ReportData(
-            title=f"{run['model']} on {run['dataset']} {run['category']}{_others(run)}",
+            title=f"{run['model']} on {run['dataset']} {run['category']}{f' → {targets}' if targets else ''}",
             subtitle=_subtitle(run["counts"]),
-            metrics=_metrics(run),
-            domains=_domains(run),
+            metrics=Metrics(measured["values"], measured["reasons"]),
+            domains=domains,
             threshold=Threshold(**threshold) if threshold else None,
             timings={key: seconds for key, seconds in run["timings"].items() if seconds is not None},
             predictions=[PredictionRow(r["path"], r["label"], r["score"], r["predicted"]) for r in rows],
@@ -74,27 +78,6 @@ def sample_panels(
         name = f"{image.sample.defect}/{image.sample.image_path.name}"
         panels.append(ReportFigure(f"{why}: {name}", figure, f"score {image.score:.4g}", kind="jpeg"))
     return panels
-
-
-def _others(run: dict[str, Any]) -> str:
-    return f" → {', '.join(run['target_results'])}" if run.get("target_results") else ""
-
-
-def _metrics(run: dict[str, Any]) -> Metrics:
-    """Of the test images, or of the validation images where a run over domains has tested the others."""
-    measured = run["val"] if run.get("target_results") else run["test"]
-    return Metrics(measured["values"], measured["reasons"])
-
-
-def _domains(run: dict[str, Any]) -> list[DomainRow]:
-    """A row a domain, where a run has measured several."""
-    targets, parts = run.get("target_results", {}), run.get("domain_results", {})
-    if not targets and not parts:
-        return []
-    first = ("all domains", "together") if parts else (run["source_domain"], "source")
-    rows = [(*first, run["source_results"])]
-    rows += [(name, role, one) for role, group in (("target", targets), ("part", parts)) for name, one in group.items()]
-    return [DomainRow(name, role, measured, measured["reasons"]) for name, role, measured in rows]
 
 
 def _subtitle(counts: dict[str, dict[str, int]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
@@ -19,10 +18,11 @@ def main() -> None:
     from adcore.experiments.conditions import check_condition
     from adcore.experiments.domains import run_condition
     from adcore.experiments.reading import RawCondition
+    from adcore.files import folder_lock
 
     folder, device = Path(sys.argv[1]), sys.argv[2]
-    lock = open(folder / ".lock", "w")  # noqa: SIM115 (held to the end of this process)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # a job of a killed session may still be at it: wait for its end
+    with folder_lock(folder, wait=-1):  # a job of a killed session may still be at it: wait for its end
+        pass
     if (folder / "result.json").is_file():
         return
     record = json.loads((folder / "condition.json").read_text(encoding="utf-8"))

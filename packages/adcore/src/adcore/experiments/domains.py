@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import resource
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ import numpy as np
 import torch
 
 from adcore import pipeline
-from adcore.artifact import Artifact
-from adcore.data.samples import DatasetReader, select
+from adcore.data.samples import select
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.page import sample_panels
 from adcore.evaluation.plots import save_figure
+from adcore.evaluation.report import DomainRow
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.experiments.conditions import Condition
-from adcore.registry import open_dataset
 from adcore.training.device import pick_device
 
 SHOWN = 4  # images drawn for each domain
@@ -26,8 +26,7 @@ SHOWN = 4  # images drawn for each domain
 
 def run_condition(condition: Condition, folder: Path, device: str) -> pipeline.RunResult:
     """Run a condition in `folder`, from its last checkpoint on where there is one; result.json says that it is complete."""
-    domains = Domains(condition, folder, device)
-    return pipeline.train(
+    with pipeline.training(
         condition.choice,
         condition.data(),
         folder,
@@ -36,63 +35,82 @@ def run_condition(condition: Condition, folder: Path, device: str) -> pipeline.R
         threshold=condition.config.threshold,
         resume=(folder / "checkpoints" / "last.safetensors").is_file(),
         tensorboard=condition.config.tensorboard,
-        extend=domains.extend,
-    )
+    ) as trained:
+        domains = Domains(condition, trained, device)
+        domains.measure()
+        return pipeline.write_results(
+            folder, trained.run, trained.shown, trained.reader, trained.artifact, domains.others, domains.rows()
+        )
 
 
 class Domains:
-    """What a run over domains adds to a plain run's record."""
+    """What a run over domains adds to a plain run: measured domains, pictures of them, and its record of both."""
 
-    def __init__(self, condition: Condition, folder: Path, device: str) -> None:
-        self.condition, self.folder, self.device = condition, folder, device
+    def __init__(self, condition: Condition, trained: pipeline.Trained, device: str) -> None:
+        self.condition, self.trained, self.device = condition, trained, device
+        self.others: list[Scoring] = []  # the targets' scored images
 
-    def extend(self, artifact: Artifact, scorings: dict[str, Scoring], run: dict[str, Any]) -> list[Scoring]:
-        """Add source_results, target_results, domain_results and what the run took; gives the targets' scored images."""
-        condition, source = self.condition, self.condition.config.source_domain
-        config = condition.config
-        reader = open_dataset(config.dataset, str(config.dataset_root), **config.data_options)
-        shown = scorings["test"] if scorings["test"].images else scorings["val"]
-        self._draw(self.folder / "visualizations" / "source", shown, reader, artifact)
-        measured = run["test"] if scorings["test"].images else run["val"]
+    def measure(self) -> None:
+        """Add source_results, target_results, domain_results and what the run took to its record."""
+        condition, run, shown = self.condition, self.trained.run, self.trained.shown
+        self._draw("source", shown)
+        source = condition.config.source_domain
         run.update(
             condition=condition.name,
             mode=condition.mode,
             source_domain=source,
-            source_results={"domain": source, **flat(measured)},
+            source_results={
+                "domain": source,
+                **flat(run["test"] if self.trained.scorings["test"].images else run["val"]),
+            },
             target_results={},
             domain_results={},
         )
-        others = []
         for target in condition.targets:
-            scoring = self._score(artifact, reader, target)
-            run["target_results"][target] = self._measure(scoring, artifact)
-            self._draw(self.folder / "visualizations" / "targets" / _file_name(target), scoring, reader, artifact)
+            scoring = self._score(target)
+            run["target_results"][target] = self._measure(scoring)
+            self._draw(f"targets/{_file_name(target)}", scoring)
             run["skipped"] += scoring.skipped
-            others.append(scoring)
+            self.others.append(scoring)
         if condition.targets:
             values = [results["image_auroc"] for results in run["target_results"].values()]
             run["test_image_auroc"] = None if None in values else float(np.mean(values))
         if condition.mode == "all":
             for domain in sorted({image.sample.category for image in shown.images}):
                 part = Scoring([image for image in shown.images if image.sample.category == domain])
-                run["domain_results"][domain] = self._measure(part, artifact)
+                run["domain_results"][domain] = self._measure(part)
         run["peak_memory_mb"] = peak_memory_mb()
         _log(run)
-        return others
 
-    def _score(self, artifact: Artifact, reader: DatasetReader, domain: str) -> Scoring:
+    def rows(self) -> list[DomainRow]:
+        """A row a domain for the report, where the run has measured several."""
+        run = self.trained.run
+        targets, parts = run["target_results"], run["domain_results"]
+        if not targets and not parts:
+            return []
+        first = ("all domains", "together") if parts else (run["source_domain"], "source")
+        rows = [(*first, run["source_results"])]
+        rows += [(name, "target", one) for name, one in targets.items()]
+        rows += [(name, "part", one) for name, one in parts.items()]
+        return [DomainRow(name, role, measured, measured["reasons"]) for name, role, measured in rows]
+
+    def _score(self, domain: str) -> Scoring:
+        artifact, reader = self.trained.artifact, self.trained.reader
         samples = select(reader.samples(domain), "test")
         skip_bad, device = self.condition.config.skip_bad, pick_device(self.device)
         return score_samples(artifact.model, artifact.preprocess, reader, samples, device, skip_bad)
 
-    def _measure(self, scoring: Scoring, artifact: Artifact) -> dict[str, Any]:
-        return flat(evaluation.measure(scoring, pipeline.threshold_of(artifact.calibration)).to_dict())
+    def _measure(self, scoring: Scoring) -> dict[str, Any]:
+        return flat(evaluation.measure(scoring, pipeline.threshold_of(self.trained.artifact.calibration)).to_dict())
 
-    def _draw(self, folder: Path, scoring: Scoring, reader: DatasetReader, artifact: Artifact) -> None:
+    def _draw(self, part: str, scoring: Scoring) -> None:
+        """Some samples of `scoring` below visualizations/`part`."""
+        artifact, reader = self.trained.artifact, self.trained.reader
         threshold = pipeline.threshold_of(artifact.calibration)
         panels = sample_panels(scoring, threshold, reader, artifact.preprocess, SHOWN)
         for number, panel in enumerate(panels, start=1):
-            save_figure(panel.figure, folder / f"{number}_{_file_name(panel.title)}.png")
+            path = self.trained.folder / "visualizations" / part / f"{number}_{_file_name(panel.title)}.png"
+            save_figure(panel.figure, path)
 
 
 def _log(run: dict[str, Any]) -> None:
@@ -110,14 +128,18 @@ def flat(measured: dict[str, Any]) -> dict[str, Any]:
     return {**measured["values"], "reasons": measured["reasons"]}
 
 
-def peak_memory_mb() -> dict[str, float]:
-    """The most memory that this process took: {"process"}, and {"gpu"} where one was used."""
-    try:  # of this program alone; ru_maxrss may count the program that started it
+def peak_memory_mb() -> dict[str, float | None]:
+    """The most memory that this process took: {"process"} (None where the system does not say), {"gpu"} where one was used."""
+    peak = None
+    with suppress(ImportError):  # Windows has no such module
+        import resource
+
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+    with suppress(OSError, TypeError):  # Linux: of this program alone; ru_maxrss may count the program that started it
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="ignore")
-        peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
-    except (OSError, TypeError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    used = {"process": round(peak, 1)}
+        peak = round(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 2**10, 1)
+    used = {"process": peak}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         used["gpu"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return used

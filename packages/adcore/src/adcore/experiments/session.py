@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 import re
-import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from adcore.errors import ConfigError
 from adcore.evaluation.compare import transfer
 from adcore.experiments.conditions import Condition, with_seed
-from adcore.files import atomic_path, remove_leftovers, write_json
+from adcore.files import atomic_path, folder_lock, remove_leftovers, write_json
 
 State = Literal["queued", "running", "done", "failed"]
 COLUMNS = ("name", "model", "mode", "source", "seed", "state", "source_image_auroc", "target_image_auroc")
@@ -48,7 +47,7 @@ class Session:
     conditions_file: str
     directory: str  # where `adcore run` was called: relative paths in the conditions start there
     threads: int | None = None  # of each run; kept, since sums in another order differ in their last bits
-    lock: IO[str] | None = field(default=None, repr=False)
+    lock: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def path(self, run: Run) -> Path:
         """The folder of a run."""
@@ -70,16 +69,12 @@ class Session:
             writer.writerows(self.summary(run) for run in self.runs)
 
     def take(self, patience: float = 5.0) -> None:
-        """Lock the session for this process; ConfigError when another one keeps it."""
-        self.lock = open(self.folder / ".lock", "w")  # noqa: SIM115 (held as long as the session runs)
-        end = time.monotonic() + patience  # a killed runner needs a moment to be gone
-        while True:
-            try:
-                return fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise ConfigError(f"{self.folder} is being run by another process; wait for its end") from None
-                time.sleep(0.1)
+        """Lock the session for this process, until `close`; ConfigError when another one keeps it."""
+        self.lock.enter_context(folder_lock(self.folder, patience))  # a killed runner needs a moment to be gone
+
+    def close(self) -> None:
+        """Give the lock back."""
+        self.lock.close()
 
     def summary(self, run: Run) -> dict[str, Any]:
         """The run's row in summary.csv."""
@@ -173,7 +168,7 @@ def resume_session(folder: Path) -> Session:
     """The locked session with complete runs done and all others queued again."""
     session = load_session(folder)
     session.take()
-    remove_leftovers(folder, below=False)  # in its own folder each run does it: one may still be at work there
+    remove_leftovers(folder)  # in its own folder each run does it: one may still be at work there
     for run in session.runs:
         run.state, run.error = ("done" if session.result(run) else "queued"), ""
     session.save()
