@@ -154,7 +154,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(saved, monkeypatch) -> N
         raise OSError("disk full")
 
     artifact = artifacts.load(saved)
-    monkeypatch.setattr(tensorfile, "save_file", fail)
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         artifacts.save(saved, artifact)
     assert saved.read_bytes() == before
