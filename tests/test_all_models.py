@@ -60,6 +60,23 @@ def test_whatever_else_is_installed_runs_on_the_small_backbone() -> None:
     assert all(model_card(name).required_backbones == ("tf_efficientnet_lite0",) for name in more)
 
 
+def test_the_cards_say_what_a_user_has_to_know(run_cli) -> None:
+    cards = {card.name: card for card in list_models() if card.name in PROMISED}
+    one_pass = {name for name, card in cards.items() if card.training == "one-pass"}
+    assert {cards[name].title for name in one_pass} == {"PaDiM", "PatchCore", "DFKDE", "DFM"}
+    assert {card.licence for card in cards.values()} == {"Apache-2.0"}
+    out = run_cli("info", "dinomaly-small-224")[1]
+    assert "input:       3 channels, sides multiples of 14" in out
+    assert "licence:     code Apache-2.0; weights of dinov2_vit_small_14: Apache-2.0" in out
+    said = json.loads(run_cli("info", "padim", "--json")[1])
+    assert (said["training"], said["cost"], said["size_multiple"], said["unlabelled"]) == (
+        "one-pass",
+        "light",
+        1,
+        False,
+    )
+
+
 def test_aliases() -> None:
     assert {alias: model_card(alias).name for alias in ALIASES} == ALIASES
 

@@ -33,11 +33,12 @@ def details(cards: list[ModelCard]) -> str:
         needs = dict.fromkeys(need for card in group for need in card.needs)
         lines = [f"### {title}", "", first.summary, "", f"- Paper: {first.paper}"]
         lines += [f"- MVTec AD, image / pixel AUROC % as published there: {'; '.join(published)}"] if published else []
+        lines += [f"- Licence of the code: {', '.join(dict.fromkeys(card.licence for card in group))}"]
         lines += [f"- Needs: {'; '.join(needs)}"] if needs else []
         lines += ["- Trains on labelled anomalies: " + ", ".join(f"`{c.name}`" for c in group if c.supervised)] * any(
             card.supervised for card in group
         )
-        lines += ["", "| card | weights | epochs | batch | image | values |", "|---|---|---|---|---|---|"]
+        lines += ["", "| card | weights | training | cost | batch | image | values |", "|---|---|---|---|---|---|---|"]
         lines += [defaults_row(card) for card in sorted(group, key=lambda card: card.name)]
         sections.append("\n".join(lines))
     return "\n\n".join(sections)
@@ -47,8 +48,11 @@ def defaults_row(card: ModelCard) -> str:
     """One row of the defaults table."""
     name = f"`{card.name}`" + "".join(f", `{alias}`" for alias in card.aliases)
     size = f"{card.image_size}" + (f", cropped to {card.crop_size}" if card.crop_size else "")
+    size += f", multiples of {card.size_multiple}" if card.size_multiple > 1 else ""
+    training = f"{card.epochs} epochs" if card.training == "gradient" else card.training
     values = {"none": "[0, 1]", "backbone": "the backbone's", "imagenet": "ImageNet"}[card.normalization]
-    return f"| {name} | {', '.join(card.required_backbones) or '-'} | {card.epochs} | {card.batch_size} | {size} | {values} |"
+    cells = (name, ", ".join(card.required_backbones) or "-", training, card.cost, card.batch_size, size, values)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def by_method(cards: list[ModelCard]) -> list[tuple[str, list[ModelCard]]]:

@@ -8,7 +8,7 @@ import pytest
 from adcore.cards import ModelCard
 from adcore.config import checked_config, describe_config
 from adcore.errors import ConfigError
-from adcore.request import _size, make_preprocess, parse_data
+from adcore.request import _size, choose_model, make_preprocess, parse_data
 from adcore.training.plan import Plan
 from pydantic import Field
 
@@ -87,6 +87,28 @@ def test_normalization_follows_the_backbone_in_use() -> None:
     assert make_preprocess(card, {}, normalization="none").mean is None
     with pytest.raises(ConfigError, match="valid ones: backbone, imagenet, none"):
         make_preprocess(card, {}, normalization="all")
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (256, "image_size: {} takes images whose sides are multiples of 14, not 256x256; nearest: 252x252 or 266x266"),
+        ("28x30", "multiples of 14, not 28x30; nearest: 28x28 or 28x42"),
+        (5, "multiples of 14, not 5x5; nearest: 14x14"),
+    ],
+)
+def test_a_size_that_the_model_cannot_take_is_refused_before_an_image_is_read(size, words) -> None:
+    name = "dinomaly-small-224"
+    with pytest.raises(ConfigError) as caught:
+        choose_model(name, {"image_size": size})
+    assert words.format(name) in str(caught.value)
+    assert choose_model(name, {"image_size": 28}).preprocess.output_size == (28, 28)
+
+
+def test_the_size_of_another_layer_is_left_to_the_model() -> None:
+    assert choose_model("csflow", {"image_size": 64, "layer": "blocks.4"}).preprocess.output_size == (64, 64)
+    with pytest.raises(ConfigError, match="multiples of 128"):
+        choose_model("csflow", {"image_size": 64})
 
 
 def test_a_new_size_drops_the_cards_crop() -> None:

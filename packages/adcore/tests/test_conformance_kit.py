@@ -218,10 +218,16 @@ def card(name, **changes):
     facts = {"target": f"toys.models:{name}", "family": "toy", "title": "T", "paper": "P", "year": 2020, "summary": "S"}
     return ModelCard(name=name.lower(), normalization="none", **{**facts, **changes})
 
+ONE_PASS = {"OnePass": "one-pass", "EmptyBank": "one-pass"}
+
 @hookimpl
 def adcore_register_models():
     return [
-        *map(card, NAMES),
+        *(card(name, training=ONE_PASS.get(name, "gradient")) for name in NAMES),
+        card("WrongTraining", target="toys.models:Right", training="one-pass"),
+        card("WrongMultiple", target="toys.models:Right", size_multiple=14),
+        card("Multiple", target="toys.models:Right", size_multiple=7, image_size=14),
+        card("WrongChannels", target="toys.models:Right", channels="any"),
         card("NoSummary", target="toys.models:Right", summary=" "),
         card("NoYear", target="toys.models:Right", year=0),
         card("NoModel", target="collections:OrderedDict"),
@@ -231,7 +237,10 @@ CLASSES = [
     (check, line.split("(")[0][6:]) for check, code in FAULTS.items() for line in code.split("\n") if line[:1] == "c"
 ]
 CASES = [(check, name.lower()) for check, name in CLASSES]
-CASES += [("test_card_is_complete", name) for name in ("nosummary", "noyear", "nomodel")]
+CASES += [
+    ("test_card_is_complete", name) for name in ("nosummary", "noyear", "nomodel", "wrongmultiple", "wrongchannels")
+]
+CASES += [("test_learns", "wrongtraining")]
 CASES += [("test_listing_imports_no_torch", "heavy")]
 
 
@@ -272,6 +281,10 @@ def test_a_right_model_passes_all(model) -> None:
     outcomes = check_models([model], image_size=16)
     assert [o for o in outcomes if o.result != "ok"] == []
     assert [o.check for o in outcomes] == check_names()
+
+
+def test_the_kit_uses_images_that_the_card_takes() -> None:
+    assert {outcome.result for outcome in check_models(["multiple"], image_size=16)} == {"ok"}  # 16 -> 21
 
 
 def test_a_class_fits_its_model_twice_and_asks_once_for_a_plugin_whether_it_imports_torch(monkeypatch) -> None:

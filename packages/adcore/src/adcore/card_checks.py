@@ -31,7 +31,7 @@ def check_card(card: Any) -> None:
     backbone = getattr(card, "config", {}).get("backbone")
     if not isinstance(backbone, str | None):
         raise PluginError(f"{label}: config['backbone'] must be text, not {backbone!r}")
-    for key in ("epochs", "batch_size"):
+    for key in ("epochs", "batch_size", "size_multiple"):
         if getattr(card, key, 1) < 1:
             raise PluginError(f"{label}: {key} must be at least 1, not {getattr(card, key)!r}")
 

@@ -36,6 +36,12 @@ class ModelCard:
     backbones: tuple[str, ...] = ()  # weights needed; empty: the `backbone` entry of `config`, if there is one
     needs: tuple[str, ...] = ()  # what else must be at hand, in words ("textures folder (optional)")
     supervised: bool = False  # True: trains on labelled anomalies and their masks
+    training: Literal["none", "one-pass", "gradient"] = "gradient"  # how it learns from the training images
+    unlabelled: bool = False  # True: the training images may hold anomalies, unmarked
+    channels: Literal[3, "any"] = 3  # of the input; "any": the model has a setting `channels`
+    size_multiple: int = 1  # of both sides of the input, with the card's own config; checked before an image is read
+    cost: Literal["light", "medium", "heavy"] = "medium"  # light: a CPU is enough; heavy: train it on a GPU
+    licence: str = ""  # of the code; that of the weights is in the backbone's card
     published: str = ""  # MVTec AD mean image / pixel AUROC %, from the paper
 
     @property

@@ -66,7 +66,23 @@ def choose_model(name: str, overrides: dict[str, Any]) -> ModelChoice:
     plan_overrides = {k: v for k, v in overrides.items() if k in PLAN_KEYS and k not in fields}
     plan = Plan.for_card(card, **{"seed": settings().seed, **plan_overrides})
     chosen = {key: overrides[key] for key in PREPROCESS_KEYS if key in overrides}
-    return ModelChoice(card, config, plan, make_preprocess(card, config, **chosen))
+    preprocess = make_preprocess(card, config, **chosen)
+    if all(config.get(key) == value for key, value in card.config.items()):  # another backbone may need other sizes
+        _check_multiple(card, preprocess)
+    return ModelChoice(card, config, plan, preprocess)
+
+
+def _check_multiple(card: ModelCard, preprocess: Preprocess) -> None:
+    size, multiple = preprocess.output_size, card.size_multiple
+    if any(side % multiple for side in size):
+        below = [max(side // multiple, 1) * multiple for side in size]
+        above = [-(-side // multiple) * multiple for side in size]
+        near = " or ".join(dict.fromkeys(f"{height}x{width}" for height, width in (below, above)))
+        key = "crop_size" if preprocess.crop else "image_size"
+        raise ConfigError(
+            f"{key}: {card.name} takes images whose sides are multiples of {multiple}, not {size[0]}x{size[1]}; "
+            f"nearest: {near}"
+        )
 
 
 def make_preprocess(

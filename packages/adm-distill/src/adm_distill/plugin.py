@@ -5,6 +5,7 @@ from adcore.hookspecs import hookimpl
 
 _LITE0 = {"backbone": "tf_efficientnet_lite0", "layers": ("stride4", "stride8", "stride16")}
 _STFPM = {
+    "licence": "Apache-2.0",
     "target": "adm_distill.stfpm:STFPM",
     "family": "distillation",
     "title": "STFPM",
@@ -16,6 +17,7 @@ _STFPM = {
     "published": "95.5 / 97.0",
 }
 _EFFICIENTAD = {
+    "licence": "Apache-2.0",
     "target": "adm_distill.efficientad:EfficientAD",
     "family": "distillation",
     "title": "EfficientAD",
@@ -28,6 +30,7 @@ _EFFICIENTAD = {
     "normalization": "none",
 }
 _FRE = {
+    "licence": "Apache-2.0",
     "target": "adm_distill.fre:FRE",
     "family": "distillation",
     "title": "FRE",
@@ -38,6 +41,7 @@ _FRE = {
     "batch_size": 16,
 }
 _REVERSE = {
+    "licence": "Apache-2.0",
     "target": "adm_distill.reverse_distillation:ReverseDistillation",
     "family": "distillation",
     "title": "Reverse Distillation",

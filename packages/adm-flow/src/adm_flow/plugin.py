@@ -8,6 +8,7 @@ _LITE0 = {"backbone": "tf_efficientnet_lite0", "layers": ("stride4", "stride8", 
 _TRANSFORMER = {"flow_steps": 20, "conv3x3_only": True, "hidden_ratio": 0.16}
 
 _FASTFLOW = {
+    "licence": "Apache-2.0",
     "target": "adm_flow.fastflow:FastFlow",
     "family": "flow",
     "title": "FastFlow",
@@ -34,6 +35,8 @@ MODELS = [
         name="fastflow-cait",
         config={"backbone": "cait_m48_448", "layers": ("blocks.40",), **_TRANSFORMER},
         image_size=448,
+        size_multiple=16,
+        cost="heavy",
         batch_size=4,
         **{**_FASTFLOW, "epochs": 5},
     ),
@@ -41,11 +44,14 @@ MODELS = [
         name="fastflow-deit",
         config={"backbone": "deit_base_distilled_patch16_384", "layers": ("blocks.7",), **_TRANSFORMER},
         image_size=384,
+        size_multiple=16,
+        cost="heavy",
         **{**_FASTFLOW, "epochs": 10},
     ),
 ]
 
 _CFLOW = {
+    "licence": "Apache-2.0",
     "target": "adm_flow.cflow:CFlow",
     "family": "flow",
     "title": "CFLOW-AD",
@@ -74,6 +80,7 @@ MODELS += [
 ]
 
 _UFLOW = {
+    "licence": "Apache-2.0",
     "target": "adm_flow.uflow:UFlow",
     "family": "flow",
     "title": "U-Flow",
@@ -86,20 +93,23 @@ _UFLOW = {
 }
 
 MODELS += [
-    ModelCard(name="uflow", config={"backbone": "wide_resnet50_2", "layers": _LAYERS}, **_UFLOW),
-    ModelCard(name="uflow-resnet18", config={"backbone": "resnet18", "layers": _LAYERS}, **_UFLOW),
-    ModelCard(name="uflow-efficientnet-lite0", config=_LITE0, **_UFLOW),
+    ModelCard(name="uflow", config={"backbone": "wide_resnet50_2", "layers": _LAYERS}, size_multiple=16, **_UFLOW),
+    ModelCard(name="uflow-resnet18", config={"backbone": "resnet18", "layers": _LAYERS}, size_multiple=16, **_UFLOW),
+    ModelCard(name="uflow-efficientnet-lite0", config=_LITE0, size_multiple=16, **_UFLOW),
     ModelCard(
         name="uflow-mcait",
         config={"backbone": "mcait", "layers": ("blocks.40", "blocks.20")},
         backbones=("cait_m48_448", "cait_s24_224"),
         batch_size=4,
         image_size=448,
+        size_multiple=32,
+        cost="heavy",
         **_UFLOW,
     ),
 ]
 
 _CSFLOW = {
+    "licence": "Apache-2.0",
     "target": "adm_flow.csflow:CSFlow",
     "family": "flow",
     "title": "CS-Flow",
@@ -111,11 +121,12 @@ _CSFLOW = {
 }
 
 MODELS += [
-    ModelCard(name="csflow", config={"backbone": "efficientnet_b5", "layer": "blocks.5"}, **_CSFLOW),
+    ModelCard(name="csflow", config={"backbone": "efficientnet_b5", "layer": "blocks.5"}, size_multiple=128, **_CSFLOW),
     ModelCard(
         name="csflow-efficientnet-lite0",
         # stride 16, where B5 has 32; narrower subnets for fewer channels (112 against 304)
         config={"backbone": "tf_efficientnet_lite0", "layer": "blocks.4", "cross_conv_channels": 256},
+        size_multiple=64,
         **_CSFLOW,
     ),
 ]

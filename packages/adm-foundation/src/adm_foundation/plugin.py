@@ -4,6 +4,9 @@ from adcore.cards import ModelCard
 from adcore.hookspecs import hookimpl
 
 _DINOMALY = {
+    "licence": "Apache-2.0",
+    "cost": "heavy",
+    "size_multiple": 14,
     "target": "adm_foundation.dinomaly:Dinomaly",
     "family": "foundation",
     "paper": "Guo et al., Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised Anomaly Detection, CVPR 2025",
@@ -12,6 +15,7 @@ _DINOMALY = {
 _SUMMARY = "A noisy bottleneck and a linear-attention decoder reconstruct groups of DINOv2 layers."
 _LARGE_LAYERS = (4, 6, 8, 10, 12, 14, 16, 18)
 _SUPERSIMPLENET = {
+    "licence": "Apache-2.0",
     "target": "adm_foundation.supersimplenet:SuperSimpleNet",
     "family": "foundation",
     "title": "SuperSimpleNet",
@@ -23,6 +27,8 @@ _SUPERSIMPLENET = {
 }
 _SUPERSIMPLENET_SUMMARY = "Two small heads on frozen features learn to see noise that was added to those features."
 _UNINET = {
+    "licence": "Apache-2.0",
+    "cost": "heavy",
     "target": "adm_foundation.uninet:UniNet",
     "family": "foundation",
     "title": "UniNet",

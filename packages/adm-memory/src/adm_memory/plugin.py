@@ -4,6 +4,9 @@ from adcore.cards import ModelCard
 from adcore.hookspecs import hookimpl
 
 _PADIM = {
+    "licence": "Apache-2.0",
+    "training": "one-pass",
+    "cost": "light",
     "target": "adm_memory.padim:PaDiM",
     "family": "memory",
     "title": "PaDiM",
@@ -14,6 +17,9 @@ _PADIM = {
     "published": "97.9 / 97.5",
 }
 _PATCHCORE = {
+    "licence": "Apache-2.0",
+    "training": "one-pass",
+    "cost": "light",
     "target": "adm_memory.patchcore:PatchCore",
     "family": "memory",
     "title": "PatchCore",
@@ -24,6 +30,9 @@ _PATCHCORE = {
     "published": "99.2 / 98.1",
 }
 _DFM = {
+    "licence": "Apache-2.0",
+    "training": "one-pass",
+    "cost": "light",
     "target": "adm_memory.dfm:DFM",
     "family": "adaptation",
     "title": "DFM",
@@ -35,6 +44,9 @@ _DFM = {
 }
 _FRE = "The principal subspace of one layer's features; the score is the error with which it reconstructs them."
 _DFKDE = {
+    "licence": "Apache-2.0",
+    "training": "one-pass",
+    "cost": "light",
     "target": "adm_memory.dfkde:DFKDE",
     "family": "memory",
     "title": "DFKDE",
@@ -45,6 +57,7 @@ _DFKDE = {
     "batch_size": 8,
 }
 _CFA = {
+    "licence": "Apache-2.0",
     "target": "adm_memory.cfa:CFA",
     "family": "adaptation",
     "title": "CFA",

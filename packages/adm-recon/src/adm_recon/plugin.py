@@ -5,6 +5,9 @@ from adcore.hookspecs import hookimpl
 
 _TEXTURES = ("textures folder such as DTD (optional; procedural textures otherwise)",)
 _DRAEM = {
+    "licence": "Apache-2.0",
+    "cost": "heavy",
+    "size_multiple": 32,
     "target": "adm_recon.draem:DRAEM",
     "family": "reconstruction",
     "title": "DRAEM",
@@ -18,6 +21,9 @@ _DRAEM_PAPER = (
     "ICCV 2021"
 )
 _SEVNET = {
+    "licence": "Apache-2.0",
+    "cost": "heavy",
+    "size_multiple": 32,
     "target": "adm_recon.draem_sevnet:DRAEMSevNet",
     "family": "reconstruction",
     "title": "DRAEM-SevNet",
@@ -43,6 +49,8 @@ def adcore_register_models() -> list[ModelCard]:
             year=2019,
             summary="Reconstructs normal images through a narrow latent; the map is what it could not reconstruct.",
             config={"latent": 128},
+            licence="Apache-2.0",
+            size_multiple=32,
             epochs=50,
             batch_size=16,
             normalization="none",
@@ -56,6 +64,7 @@ def adcore_register_models() -> list[ModelCard]:
             year=2018,
             summary="A generator encodes an image, decodes it and encodes it again; the score is how far the two codes are.",
             config={"n_features": 64, "latent": 256},
+            licence="Apache-2.0",
             epochs=20,
             batch_size=8,
             normalization="none",
@@ -87,6 +96,9 @@ def adcore_register_models() -> list[ModelCard]:
             paper="Zavrtanik et al., DSR: A Dual Subspace Re-Projection Network for Surface Anomaly Detection, ECCV 2022",
             year=2022,
             summary="Makes faults in the latent space of a discrete autoencoder, and learns to restore and to find them.",
+            licence="Apache-2.0",
+            cost="heavy",
+            size_multiple=32,
             config={"latent_anomaly_strength": 0.2, "embedding_dim": 128, "num_embeddings": 4096},
             epochs=50,
             batch_size=8,

@@ -9,7 +9,9 @@ import click
 
 from adcore.cards import DatasetCard, ModelCard
 from adcore.plugins import load_plugins
-from adcore.registry import dataset_card, model_card, model_class, model_origin, reader_class
+from adcore.registry import backbone_card, dataset_card, model_card, model_class, model_origin, reader_class
+
+COST = {"light": "a CPU is enough", "medium": "trains on a CPU, faster on a GPU", "heavy": "train it on a GPU"}
 
 
 @click.command("info")
@@ -40,12 +42,17 @@ def _show_model(card: ModelCard, as_json: bool) -> None:
         "family": f"{card.family} ({origin})",
         "also called": ", ".join(card.aliases),
         "MVTec AD": f"{card.published} (image / pixel AUROC %, as published)" if card.published else "",
+        "input": f"{card.channels} channels"
+        + (f", sides multiples of {card.size_multiple}" * (card.size_multiple > 1)),
+        "cost": f"{card.cost} ({COST[card.cost]})",
+        "licence": "; ".join(_licences(card)),
         "weights": ", ".join(card.required_backbones),
         "needs": ", ".join(card.needs),
-        "training": f"{card.epochs} epochs, batch {card.batch_size}, images {card.image_size}"
+        "training": f"{card.training}, {card.epochs} epochs, batch {card.batch_size}, images {card.image_size}"
         + (f" cropped to {card.crop_size}" if card.crop_size else "")
         + f", normalization {card.normalization}"
-        + (", labelled anomalies" if card.supervised else ""),
+        + (", labelled anomalies" if card.supervised else "")
+        + (", unlabelled images" if card.unlabelled else ""),
     }
     click.echo(f"{card.name}: {card.title} ({card.year})")
     for key, value in facts.items():
@@ -55,6 +62,11 @@ def _show_model(card: ModelCard, as_json: bool) -> None:
     for key, kind, default, meaning in rows:
         click.echo(f"    {key} = {default!r}  [{kind}] {meaning}")
     click.echo("    and of training: image_size, crop_size, normalization, resize, batch_size, learning_rate, ...")
+
+
+def _licences(card: ModelCard) -> list[str]:
+    code = [f"code {card.licence}"] if card.licence else []
+    return code + [f"weights of {name}: {backbone_card(name).licence}" for name in card.required_backbones]
 
 
 def _show_dataset(card: DatasetCard, as_json: bool) -> None:

@@ -28,14 +28,23 @@ class CardConformance(Conformance):
     def test_card_is_complete(self) -> None:
         """Users read the card in `adcore info` and in the model table.
 
-        Fails on an empty family, title, paper or summary, a year that is none, or a target that is not "module:Class" of an
-        AnomalyModel. Mend: fill the field in plugin.py.
+        Fails on an empty family, title, paper or summary, a year that is none, an image size that is no multiple of
+        size_multiple, or a target that is not "module:Class" of an AnomalyModel. Mend: fill the field in plugin.py.
         """
         card = model_card(self.model)
         for field in ("family", "title", "paper", "summary"):
             assert getattr(card, field).strip(), f"the card's {field} is empty"
         assert 1950 <= card.year <= 2100, "the card's year is not a year"
-        assert issubclass(load_target(card.target), AnomalyModel), f"{card.target} is no AnomalyModel"
+        size = card.crop_size or card.image_size
+        sides = size if isinstance(size, list | tuple) else [size]
+        wrong = [side for side in sides if side % card.size_multiple]
+        assert not wrong, f"the card's image size {wrong[0]} is no multiple of its size_multiple {card.size_multiple}"
+        model_class = load_target(card.target)
+        assert issubclass(model_class, AnomalyModel), f"{card.target} is no AnomalyModel"
+        if card.channels == "any":
+            assert "channels" in config_fields(model_class), (
+                "the card takes any channels; the model has no such setting"
+            )
 
     def test_override_keys_are_checked(self) -> None:
         """A misspelt setting has to be refused by name, never swallowed.

@@ -54,7 +54,12 @@ class ModelConformance(CardConformance):
 
     def fit(self, seed: int = 0) -> Fitted:
         """A fresh, quickly fitted model."""
-        return fit_tiny(self.model, self.image_size, self.images, self.epochs, seed, **self.settings())
+        return fit_tiny(self.model, self.side(), self.images, self.epochs, seed, **self.settings())
+
+    def side(self) -> int:
+        """`image_size`, rounded up to what the card takes."""
+        multiple = model_card(self.model).size_multiple
+        return -(-self.image_size // multiple) * multiple
 
     def settings(self) -> dict[str, Any]:
         """`overrides`, with random weights for models that take weights."""
@@ -100,7 +105,7 @@ class ModelConformance(CardConformance):
         """
         model = create_model(self.model, **self.settings())
         with pytest.raises(NotFittedError):
-            model(torch.zeros(1, 3, self.image_size, self.image_size))
+            model(torch.zeros(1, 3, self.side(), self.side()))
 
     def test_prediction_shapes(self, fitted: Fitted) -> None:
         """Metrics and overlays rely on one score an image, and on maps of the size of the input.
@@ -156,13 +161,20 @@ class ModelConformance(CardConformance):
         """Training must change what is stored.
 
         Fails on a loss that is not finite, when a model with optimizers ends with the parameters it began with, or one
-        without ends with empty buffers. Mend: give all trained parameters to configure_optimizers, yield an Update whose
-        loss carries a gradient, and register what a one-pass model gathers as buffers.
+        without ends with empty buffers; or when the card's `training` says otherwise. Mend: give all trained parameters to
+        configure_optimizers, yield an Update whose loss carries a gradient, and register what a one-pass model gathers as
+        buffers; set `training` in the card.
         """
         model, summary, choice = fitted
         seed_everything(0)  # as fit() does: the same draw of the first weights
         fresh = create_model(self.model, **choice.config)
         trained = bool(model.configure_optimizers(choice.plan.model_copy(update={"steps_per_epoch": 2})))
+        says = model_card(self.model).training
+        assert (says == "gradient") == trained, (
+            f"the card says training='{says}', but the model has {'' if trained else 'no '}optimizers"
+        )
+        if says == "none":
+            return
         if trained:
             assert summary.history, "no epoch was recorded"
             values = torch.tensor([value for epoch in summary.history for value in epoch.values()])
