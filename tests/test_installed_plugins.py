@@ -187,9 +187,9 @@ def test_a_dataset_reader_of_a_third_party_is_trained_on(tmp_path) -> None:
     done = adcore(site, "train", "good-toy", "--data", f"flat:{data}", "--out", tmp_path / "run", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["values"]["image_auroc"] == 1.0
-    checked = adcore(site, "check-plugin", "flat-files")
-    assert checked.returncode == 0
-    assert "ok      dataset 'flat'" in checked.stdout
+    checked = adcore(site, "check-plugin", "flat-files", "--data", f"flat:{data}")
+    assert checked.returncode == 0, checked.stdout
+    assert "7 checks passed, 0 failed, 0 skipped" in checked.stdout
 
 
 def test_a_backbone_of_a_third_party_is_listed_with_its_weights(tmp_path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from adcore.cards import DatasetCard, ModelCard, load_target
+from adcore.cards import BackboneCard, DatasetCard, ModelCard
 from adcore.cli.common import parse_settings
 from adcore.errors import PluginError
 from adcore.plugins import Origin, discover, load_plugins
+
+KINDS = {ModelCard: "model", DatasetCard: "dataset", BackboneCard: "backbone"}
 
 
 @click.command("check-plugin")
@@ -21,28 +24,35 @@ from adcore.plugins import Origin, discover, load_plugins
 )
 @click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting for every model that is checked.")
-def command(package: str, only: tuple[str, ...], image_size: int, epochs: int, pairs: tuple[str, ...]) -> None:
-    """Check that the models of an installed PACKAGE behave; exit 1 when one does not."""
+@click.option("--data", multiple=True, metavar="NAME:ROOT", help="Data for the checks of a dataset.")
+def command(
+    package: str, only: tuple[str, ...], image_size: int, epochs: int, pairs: tuple[str, ...], data: tuple[str, ...]
+) -> None:
+    """Check that the models, datasets and backbones of an installed PACKAGE behave; exit 1 when one does not."""
     origin = _find(package)
     plugins = load_plugins()
     for problem in plugins.problems:
         if problem.origin == origin:
             click.echo(f"{problem}\n{problem.details}")
             sys.exit(1)
+    names = {kind: [card.name for card, owner in plugins.cards[kind].values() if owner == origin] for kind in KINDS}
+    unknown = [name for name in only if name not in names[ModelCard]]
+    if unknown:
+        known = ", ".join(names[ModelCard]) or "none"
+        raise PluginError(f"{origin} has no model '{unknown[0]}'; it has: {known}")
+    click.echo(f"{origin}: " + ", ".join(f"{len(found)} {KINDS[kind]}s" for kind, found in names.items()))
     twice = [name for (_, name), owners in plugins.duplicates.items() if origin in owners]
-    cards = {kind: [c for c, owner in known.values() if owner == origin] for kind, known in plugins.cards.items()}
-    click.echo(f"{origin}: " + ", ".join(f"{len(found)} {kind.__name__}s" for kind, found in cards.items()))
-    failed = bool(twice)
     for name in twice:
         click.echo(f"FAILED  '{name}' is registered by another package as well; choose another name")
-    for card in cards[DatasetCard]:
-        failed |= not _is_reader(card)
-    models = [card.name for card in cards[ModelCard]]
-    unknown = [name for name in only if name not in models]
-    if unknown:
-        raise PluginError(f"{origin} has no model '{unknown[0]}'; it has: {', '.join(models) or 'none'}")
-    if models:
-        failed |= _check(list(only) or models, image_size, epochs, pairs)
+    from adcore.request import parse_data
+
+    roots = {name: {"root": str(root)} for name, root in map(parse_data, data)}
+    model = {"image_size": image_size, "epochs": epochs, "overrides": parse_settings(pairs)}
+    failed = bool(twice)
+    failed |= _check("model", dict.fromkeys(only or names[ModelCard], model))
+    if not only:
+        failed |= _check("dataset", {name: roots.get(name, {}) for name in names[DatasetCard]})
+        failed |= _check("backbone", {name: {} for name in names[BackboneCard]})
     sys.exit(int(failed))
 
 
@@ -58,32 +68,26 @@ def _find(package: str) -> Origin:
     raise PluginError(f"no installed plugin is called '{package}'{hint}; installed: {known}")
 
 
-def _is_reader(card: DatasetCard) -> bool:
-    from adcore.data.samples import DatasetReader
+def _check(kind: str, attributes: dict[str, dict[str, Any]]) -> bool:
+    """Run, print the table (check x name) and what failed; True when something did."""
+    if not attributes:
+        return False
+    from adcore.testing.checks import check_names, explain, run_checks
 
-    try:
-        right, reason = issubclass(load_target(card.target), DatasetReader), "it is no DatasetReader"
-    except Exception as error:  # whatever a foreign module raises is the finding
-        right, reason = False, f"{type(error).__name__}: {error}"
-    click.echo(f"ok      dataset '{card.name}'" if right else f"FAILED  dataset '{card.name}': {card.target}: {reason}")
-    return right
-
-
-def _check(models: list[str], image_size: int, epochs: int, pairs: tuple[str, ...]) -> bool:
-    """Run, print the table (check x model) and what failed; True when something did."""
-    from adcore.testing.checks import check_models, check_names, explain
-
-    outcomes = check_models(models, image_size=image_size, epochs=epochs, overrides=parse_settings(pairs))
-    table = {(outcome.check, outcome.model): outcome.result for outcome in outcomes}
-    width = max(map(len, check_names()))
-    click.echo("  ".join([" " * width, *models]))
-    for check in check_names():
-        cells = (table.get((check, model), "not run").ljust(len(model)) for model in models)
+    outcomes, checks = run_checks(kind, attributes), check_names(kind)
+    table = {(outcome.check, outcome.name): outcome.result for outcome in outcomes}
+    width = max(map(len, checks))
+    click.echo("  ".join([f"{kind}s".ljust(width), *attributes]))
+    for check in checks:
+        cells = (table.get((check, name), "not run").ljust(len(name)) for name in attributes)
         click.echo("  ".join([check.ljust(width), *cells]).rstrip())
     bad = [outcome for outcome in outcomes if outcome.result == "failed"]
     for outcome in bad:
-        click.echo(f"\n{outcome.model}: {outcome.check} failed: {outcome.reason}")
-        click.echo("    " + explain(outcome.check).replace("\n", "\n    "))
+        click.echo(f"\n{outcome.name}: {outcome.check} failed: {outcome.reason}")
+        click.echo("    " + explain(outcome.check, kind).replace("\n", "\n    "))
     passed = sum(outcome.result == "ok" for outcome in outcomes)
-    click.echo(f"\n{passed} checks passed, {len(bad)} failed, {len(outcomes) - passed - len(bad)} skipped")
-    return bool(bad) or len(table) < len(models) * len(check_names())
+    skipped = [outcome.name for outcome in outcomes if outcome.result == "skipped"]
+    click.echo(f"\n{passed} checks passed, {len(bad)} failed, {len(skipped)} skipped")
+    if kind == "dataset" and skipped:
+        click.echo(f"the skipped checks need data: --data {skipped[0]}:ROOT")
+    return bool(bad) or len(table) < len(attributes) * len(checks)

@@ -41,10 +41,10 @@ class CardConformance(Conformance):
         assert not wrong, f"the card's image size {wrong[0]} is no multiple of its size_multiple {card.size_multiple}"
         model_class = load_target(card.target)
         assert issubclass(model_class, AnomalyModel), f"{card.target} is no AnomalyModel"
-        if card.channels == "any":
-            assert "channels" in config_fields(model_class), (
-                "the card takes any channels; the model has no such setting"
-            )
+        any_channels = "channels" in config_fields(model_class)
+        assert any_channels == (card.channels == "any"), (
+            f"the card says channels={card.channels!r}, but the model has {'a' if any_channels else 'no'} setting `channels`"
+        )
 
     def test_override_keys_are_checked(self) -> None:
         """A misspelt setting has to be refused by name, never swallowed.

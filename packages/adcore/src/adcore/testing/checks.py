@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,14 +14,14 @@ from unittest import mock
 
 from adcore.errors import ConfigError
 
-KITS = {"model": "ModelConformance"}
+KITS = {"model": "ModelConformance", "dataset": "DatasetConformance", "backbone": "BackboneConformance"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One check of one model: "ok", "failed" or "skipped", with the reason of a failure in one line."""
+    """One check of one model, dataset or backbone: "ok", "failed" or "skipped", with the reason of a failure in one line."""
 
-    model: str
+    name: str
     check: str
     result: str
     reason: str = ""
@@ -45,12 +45,12 @@ def _kit(kind: str) -> type:
 class _Collector:
     """A pytest plugin that keeps what each check of each class gave."""
 
-    def __init__(self, models: dict[str, str]) -> None:
-        self.models, self.outcomes = models, {}
+    def __init__(self, names: dict[str, str]) -> None:
+        self.names, self.outcomes = names, {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         *_, class_name, check = report.nodeid.split("::")
-        key = (self.models[class_name], check)
+        key = (self.names[class_name], check)
         if report.failed:
             crash = getattr(report.longrepr, "reprcrash", None)
             reason = (crash.message if crash else str(report.longrepr)).strip().splitlines()[0]
@@ -64,17 +64,24 @@ def check_models(names: Iterable[str], checks: Iterable[str] = (), **attributes:
 
     `attributes` (image_size, images, epochs, overrides) are those of ModelConformance. ConfigError without pytest.
     """
+    return run_checks("model", dict.fromkeys(names, attributes), checks)
+
+
+def run_checks(kind: str, attributes: Mapping[str, Mapping[str, Any]], checks: Iterable[str] = ()) -> list[Outcome]:
+    """Run the checks (all, or those named) of a kind on what is installed: name -> attributes of its test class."""
     try:
         import pytest
     except ImportError:
         raise ConfigError("checking a plugin needs pytest: pip install pytest") from None
-    classes = {f"Test{number}": name for number, name in enumerate(names)}
-    body = "".join(f"    {key} = {value!r}\n" for key, value in attributes.items())
-    lines = (f"\nclass {title}(ModelConformance):\n    model = {name!r}\n{body}" for title, name in classes.items())
+    classes = {f"Test{number}": name for number, name in enumerate(attributes)}
+    code = [f"from adcore.testing import {KITS[kind]}\n"]
+    for title, name in classes.items():
+        values = {kind: name, **attributes[name]}
+        code += [f"\nclass {title}({KITS[kind]}):\n", *(f"    {key} = {value!r}\n" for key, value in values.items())]
     collector = _Collector(classes)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"test_{Path(folder).name}.py"  # a name of its own: pytest keeps modules by name
-        file.write_text("from adcore.testing import ModelConformance\n" + "".join(lines), encoding="utf-8")
+        file.write_text("".join(code), encoding="utf-8")
         (Path(folder) / "pytest.ini").write_text("[pytest]\n")
         options = ["-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:faulthandler", "--capture=sys"]
         options += ["--noconftest", "--import-mode=importlib", "--rootdir", folder, "-c", f"{folder}/pytest.ini"]
