@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from adcore.cards import ModelCard
-from adcore.errors import ConfigError
+from adcore.errors import ConfigError, suggest
 
 
 def config_fields(model_class: type) -> dict[str, tuple[Any, Any]]:
@@ -76,8 +76,6 @@ def describe_errors(error: ValidationError) -> str:
 
 def unknown_key_message(owner: str, unknown: list[str], valid: list[str], word: str = "setting") -> str:
     """One line that names the unknown keys, the nearest valid ones, and all valid ones."""
-    from adcore.registry import suggest
-
     hints = "".join(suggest(key, valid) for key in unknown[:1])
     names = ", ".join(f"'{key}'" for key in unknown)
     return f"{owner} has no {word} {names}{hints or ';'} valid ones: {', '.join(valid) or 'none'}"

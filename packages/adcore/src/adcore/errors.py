@@ -1,5 +1,7 @@
 """Errors a user can cause: each message is one line that names the culprit and the next thing to try."""
 
+from difflib import get_close_matches
+
 
 class AdcoreError(Exception):
     """Base of every error the command line prints as one line with exit code 2."""
@@ -31,3 +33,9 @@ class NotFittedError(AdcoreError):
 
 class TrainingError(AdcoreError):
     """Training cannot go on (a NaN loss, say); the step and the images are in the message."""
+
+
+def suggest(word: str, choices: list[str]) -> str:
+    """ "; did you mean ...?" with the nearest choices, or nothing."""
+    near = get_close_matches(word, choices, n=3, cutoff=0.5) or [c for c in choices if word and word in c][:3]
+    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adcore.card_checks import check_card
 from adcore.cards import BackboneCard, DatasetCard, ExecutorCard, MetricCard, ModelCard, load_target
-from adcore.errors import AdcoreError, ConfigError, PluginError
+from adcore.errors import AdcoreError, ConfigError, PluginError, suggest
 from adcore.plugins import Origin, Plugins, load_plugins
 
 if TYPE_CHECKING:
@@ -32,12 +31,6 @@ _LISTINGS = {
     ExecutorCard: "adcore run --help",
 }
 IN_PROCESS = "in-process"  # in place of a plugin's name, for what `register` has added
-
-
-def suggest(word: str, choices: list[str]) -> str:
-    """ "; did you mean ...?" with the nearest choices, or nothing."""
-    near = get_close_matches(word, choices, n=3, cutoff=0.5) or [c for c in choices if word and word in c][:3]
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def list_models(family: str | None = None) -> list[ModelCard]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from adcore.backbones.resolve import expected_digest
+from adcore.backbones.digests import expected_digest
 from adcore.cards import BackboneCard
 from adcore.errors import WeightsError
 from adcore.files import atomic_path, sha256_file

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from adcore.backbones.digests import expected_digest
 from adcore.cards import BackboneCard
 from adcore.errors import WeightsError
 from adcore.files import sha256_file
@@ -79,14 +79,6 @@ def resolve(name: str, file: str | Path | None = None) -> WeightsFile:
     if found is None:
         raise WeightsError(missing_message(card))
     return check_digest(found)
-
-
-def expected_digest(card: BackboneCard, path: Path) -> str | None:
-    """The sha256, or its first digits, that a file of this name must have; None when nothing is known."""
-    if path.name in card.sha256:
-        return card.sha256[path.name]
-    stamped = re.search(r"-([0-9a-f]{8,64})\.(?:pth|pt|safetensors)$", path.name)
-    return stamped.group(1) if stamped else None
 
 
 def check_digest(weights: WeightsFile) -> WeightsFile:

@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from adcore import __version__
-from adcore.errors import AdcoreError
+from adcore.errors import AdcoreError, suggest
 
 COMMANDS = {  # name -> one line of help, so that --help imports no command
     "list-models": "List the installed models.",
@@ -65,8 +65,6 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name, command.get_short_help_str()) for name, command in added.items()])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
-        from adcore.registry import suggest
-
         name = args[0] if args else ""
         if name and name not in COMMANDS and not name.startswith("-") and name not in (added := plugin_commands()):
             ctx.fail(f"no command '{name}'{suggest(name, [*COMMANDS, *added])}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 
-from adcore.errors import DataError
+from adcore.errors import DataError, suggest
 from adcore.files import printable
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -154,8 +154,6 @@ def check_category(category: str, known: Iterable[str], root: Path) -> None:
     known = list(known)
     if category in known:
         return
-    from adcore.registry import suggest
-
     hint = suggest(category, known)
     listing = "" if hint else f"; it has: {', '.join(known[:12])}{' ...' if len(known) > 12 else ''}"
     raise DataError(f"{root}: no category '{category}'{hint}{listing}")

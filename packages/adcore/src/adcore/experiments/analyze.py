@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adcore.errors import ConfigError
+from adcore.errors import ConfigError, suggest
 from adcore.evaluation.compare import Comparison, holm, mean_std, paired_t_test, transfer
 from adcore.experiments.session import Run, load_session
-from adcore.registry import suggest
 
 TOGETHER = "all domains"
 Spread = tuple[float | None, float | None]  # mean, standard deviation

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from adcore.data.samples import select
-from adcore.errors import AdcoreError, ConfigError
+from adcore.errors import AdcoreError, ConfigError, suggest
 from adcore.experiments.reading import RawCondition, read_conditions
-from adcore.registry import check_data_options, list_models, open_dataset, suggest
+from adcore.registry import check_data_options, list_models, open_dataset
 from adcore.request import DataChoice, ModelChoice, choose_model
 
 ALL = "all"  # as source_domain: one model over all domains
