@@ -17,6 +17,7 @@ from pydantic_core import to_jsonable_python
 import adcore
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
+from adcore.data.audit import training_notes
 from adcore.data.dataset import ImageDataset, Loader, make_loader
 from adcore.data.samples import DatasetReader, Sample, select
 from adcore.data.splits import split_validation
@@ -108,6 +109,7 @@ def training(
     chosen_device = pick_device(device)
     reader = open_dataset(data.dataset, str(data.root), **data.options)
     samples, notes = split_samples(samples_of(reader, data.category), data, choice.plan.seed)
+    notes += training_notes(samples, choice.card.supervised)
     last = folder / "checkpoints" / "last.safetensors"
     callbacks = list(callbacks)
     with folder_lock(folder), removed_on_failure(folder, unless=last), _closing(callbacks):
