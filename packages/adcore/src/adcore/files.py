@@ -111,7 +111,7 @@ def remove_leftovers(folder: Path, *below: str) -> None:
         temporary = _TEMPORARY.match(path.name)
         if temporary and not _is_running(int(temporary[1])):
             with suppress(OSError):  # Windows keeps a file that a process has open
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

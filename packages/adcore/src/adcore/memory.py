@@ -1,4 +1,4 @@
-"""Memory that the C library keeps after it was freed, given back to the system."""
+"""Memory that the C library keeps after it was freed, given back to the system; and whether there was too little of it."""
 
 from __future__ import annotations
 
@@ -12,3 +12,10 @@ def trim() -> None:
     except (OSError, AttributeError, TypeError):  # Windows, macOS, another C library
         return
     function(0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python or torch says that memory, of the machine or of a GPU, did not suffice."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in str(error) or "out of memory" in str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -29,24 +30,29 @@ def command(
     """Score an image or all images below a folder; --out keeps predictions.csv, maps (float TIFF) and overlays."""
     import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
+    from adcore.data.dataset import Skipped
     from adcore.files import folder_lock
     from adcore.inference.batch import predict_files
     from adcore.inference.predictor import load
     from adcore.request import new_folder
 
+    rows, skipped = [], []
     with folder_lock(out) if out else nullcontext():
         if out:
             new_folder(out, overwrite)
         predictor = load(artifact, chosen_device)
-        rows, skipped = predict_files(predictor, source, out, skip_bad)
+        for one in predict_files(predictor, source, out, skip_bad):
+            bad = isinstance(one, Skipped)
+            if as_json:
+                (skipped if bad else rows).append(asdict(one) if bad else one)
+            elif bad:
+                click.echo(f"     skipped  {one.reason}", err=True)
+            else:
+                decision = {None: "no threshold", 0: "normal", 1: "ANOMALOUS"}[one["predicted"]]
+                click.echo(f"{one['score']:12.6g}  {decision:12}  {one['path']}")
     if as_json:
-        click.echo(json.dumps({"predictions": rows, "skipped": skipped}, indent=2))
+        click.echo(json.dumps({"predictions": rows, "skipped": skipped}, indent=2, allow_nan=False))
         return
-    for row in rows:
-        decision = {None: "no threshold", 0: "normal", 1: "ANOMALOUS"}[row["predicted"]]
-        click.echo(f"{row['score']:12.6g}  {decision:12}  {row['path']}")
-    for entry in skipped:
-        click.echo(f"     skipped  {entry['reason']}", err=True)
     if out:
         click.echo(f"written to {out}")
 

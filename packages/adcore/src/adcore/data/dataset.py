@@ -11,6 +11,7 @@ from itertools import islice
 from threading import Barrier
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from adcore.data.samples import NORMAL, DatasetReader, Sample
 from adcore.data.splits import derive_seed
 from adcore.errors import DataError
+from adcore.memory import is_out_of_memory
 from adcore.model import Batch
 from adcore.preprocess import Preprocess
 
@@ -34,6 +36,7 @@ class Item:
     mask: Tensor | None  # (h, w) bool; all False for a normal image, None for an anomalous one without a mask
     sample: Sample
     extra: Mapping[str, Any] = field(default_factory=dict)  # of the reader
+    photo: np.ndarray | None = None  # (H, W) uint8, the decoded image in gray, where it was asked for
 
 
 @dataclass
@@ -44,18 +47,36 @@ class Skipped:
     reason: str
 
 
-def read_item(reader: DatasetReader, sample: Sample, preprocess: Preprocess) -> Item:
+def prepare(image: Tensor, mask: Tensor | None, preprocess: Preprocess) -> tuple[Tensor, Tensor | None]:
+    """Decoded image (C, H, W) and mask (H, W) -> model input (C, h, w) and mask (h, w).
+
+    `Preprocess` is applied here alone: for training, evaluation, `predict` and `Predictor.predict`.
+    """
+    return preprocess(image), None if mask is None else preprocess.mask(mask)
+
+
+def read_item(reader: DatasetReader, sample: Sample, preprocess: Preprocess, photo: bool = False) -> Item:
     """Decode and preprocess one sample; DataError for a bad file or a mask that is not of its image's size."""
     image, mask, extra = reader.image(sample), reader.mask(sample), reader.extra(sample)
-    if mask is None and sample.label == NORMAL:
-        return Item(preprocess(image), torch.zeros(preprocess.output_size, dtype=torch.bool), sample, extra)
     if mask is not None and mask.shape != image.shape[1:]:
         (h, w), (height, width) = mask.shape, image.shape[1:]
         turned = "; one of them may carry an EXIF rotation" if (h, w) == (width, height) else ""
         raise DataError(
             f"{sample.mask_path}: mask of {w}x{h} px for an image of {width}x{height} px{turned}; make it the same size"
         )
-    return Item(preprocess(image), None if mask is None else preprocess.mask(mask), sample, extra)
+    inputs, small = prepare(image, mask, preprocess)
+    if small is None and sample.label == NORMAL:
+        small = torch.zeros(preprocess.output_size, dtype=torch.bool)
+    return Item(inputs, small, sample, extra, gray_photo(image) if photo else None)
+
+
+def gray_photo(image: Tensor) -> np.ndarray:
+    """Decoded image (C, H, W) -> (H, W) uint8 to look at; values beyond [0, 1] are stretched to it."""
+    darkest, brightest = float(image.min()), float(image.max())
+    gray = image.mean(0)
+    if darkest < 0 or brightest > 1:
+        gray = (gray - darkest) / max(brightest - darkest, 1e-12)
+    return (gray * 255).round().to(torch.uint8).numpy()
 
 
 class ImageDataset(Dataset):
@@ -66,10 +87,16 @@ class ImageDataset(Dataset):
     """
 
     def __init__(
-        self, samples: Sequence[Sample], reader: DatasetReader, preprocess: Preprocess, skip_bad: bool = False
+        self,
+        samples: Sequence[Sample],
+        reader: DatasetReader,
+        preprocess: Preprocess,
+        skip_bad: bool = False,
+        photos: bool = False,
     ) -> None:
         self.samples, self.reader, self.preprocess, self.skip_bad = list(samples), reader, preprocess, skip_bad
         reader.channels = preprocess.channels
+        self.photos = photos  # whether items keep the decoded image in gray
         self._skipped: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -85,9 +112,23 @@ class ImageDataset(Dataset):
         """The item, or why there is none; never a DataError, which would lose its one clear line in a worker process."""
         sample = self.samples[index]
         try:
-            return read_item(self.reader, sample, self.preprocess)
+            return read_item(self.reader, sample, self.preprocess, self.photos)
         except DataError as error:
             return Skipped(str(sample.image_path), str(error))
+        except (
+            SystemExit
+        ) as error:  # in a thread or process of its own it would end nothing, or everything without a word
+            return Skipped(
+                str(sample.image_path),
+                f"{sample.image_path}: reader {type(self.reader).__name__} tried to end the program (SystemExit: {error})",
+            )
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return Skipped(
+                str(sample.image_path),
+                f"{sample.image_path}: not enough memory to read it; end other programs, or cut it into tiles",
+            )
 
     @property
     def skipped(self) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from adcore.csv_cells import cells, plain
 from adcore.data.builtin import FOLDER_LAYOUT
 from adcore.data.folder_tree import ANOMALOUS_NAMES, KNOWN_NAMES, NORMAL_NAMES, scan_tree, tree_files
 from adcore.data.layout import check_category, folders_in, images_in, layout_error, listed_file, read_csv
@@ -103,7 +104,7 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     rows = read_csv(file, COLUMNS[:3], COLUMNS)
     if not rows:
         raise DataError(f"{file}: lists no image; delete it to have the folder names read, or add rows")
-    return rows
+    return [(line, {key: plain(value) for key, value in row.items()}) for line, row in rows]
 
 
 def _samples_of(rows: list[tuple[int, dict[str, str]]], file: Path, root: Path, category: str) -> list[Sample]:
@@ -142,5 +143,5 @@ def _to_csv(samples: list[Sample], root: Path) -> str:
     for sample in samples:
         mask = sample.mask_path.relative_to(root).as_posix() if sample.mask_path else ""
         row = (sample.image_path.relative_to(root).as_posix(), sample.split, LABELS[sample.label], sample.defect, mask)
-        writer.writerow(row)
+        writer.writerow(cells(row))
     return text.getvalue()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from adcore.data.samples import Sample
+import numpy as np
+
+from adcore.csv_cells import Writer
+from adcore.data.samples import NORMAL, Sample
 from adcore.errors import DataError
 from adcore.evaluation.metrics import Metrics, image_metrics, is_anomalous
 from adcore.evaluation.pixel import pixel_metrics
@@ -29,12 +31,21 @@ def measure(scoring: Scoring, threshold: float | None) -> Metrics:
 
 
 def calibrate(scoring: Scoring, method: str, source: str) -> dict[str, Any]:
-    """Threshold and score range from `scoring`, whose images are of the split `source`; empty without a normal image."""
+    """Threshold and ranges from `scoring`, whose images are of the split `source`; empty without a normal image.
+
+    `score_range`: lowest and highest score. `map_range`, where there are maps: of the normal images the median of the
+    maps' medians, and the highest value.
+    """
     if not (scoring.labels == 0).any():
         return {}
     threshold = choose_threshold(method, scoring.scores, scoring.labels, source)
     low, high = float(scoring.scores.min()), float(scoring.scores.max())
-    return {"threshold": asdict(threshold), "score_range": [low, high]}
+    calibration = {"threshold": asdict(threshold), "score_range": [low, high]}
+    normal = [image.anomaly_map for image in scoring.images if image.sample.label == NORMAL]
+    if all(one is not None for one in normal):
+        median = float(np.median([np.median(one) for one in normal]))
+        calibration["map_range"] = [median, max(float(one.max()) for one in normal)]
+    return calibration
 
 
 def prediction_rows(scoring: Scoring, threshold: float | None) -> list[dict[str, Any]]:
@@ -54,13 +65,13 @@ def prediction_rows(scoring: Scoring, threshold: float | None) -> list[dict[str,
 
 
 def write_predictions(path: Path, rows: list[dict[str, Any]]) -> None:
-    """`predictions.csv`; scores are written so that reading them gives the same float."""
+    """`predictions.csv`; reading a score gives the same float, text that looks like a formula begins with '."""
     if not rows:
         raise DataError(f"no image could be scored, so {path.name} would be empty; see the skipped images")
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = Writer(file, list(rows[0]))
+        for row in rows:
+            writer.write(row)
 
 
 def count_samples(samples: list[Sample]) -> dict[str, dict[str, int]]:

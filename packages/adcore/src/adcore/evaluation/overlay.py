@@ -10,21 +10,34 @@ from PIL import Image
 
 from adcore.files import atomic_path
 
+COLOURS = colormaps["inferno"](np.arange(256))[:, :3].astype(np.float32)
+
+
+def colour_range(anomaly_map: np.ndarray, normal: tuple[float, float] | None) -> tuple[float, float]:
+    """The raw values that are drawn without colour and in full colour.
+
+    `normal`, of the calibration: the median and the highest value of normal images' maps. Full colour is twice as far
+    from the median as the highest value of a normal image. Without a calibration the map itself gives both.
+    """
+    if normal is None:
+        return float(np.median(anomaly_map)), float(anomaly_map.max())
+    median, highest = normal
+    return median, median + 2 * (highest - median)
+
 
 def write_overlay(path: Path, photo: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> None:
-    """Write a PNG of the photo's own size: gray where the raw map is at `low`, glowing towards `high`.
+    """Write a PNG of the photo's own size: gray where the raw map is at `low`, full colour from `high` on.
 
-    `photo`: (H, W, 3) float, shown as it is within [0, 1], else stretched; `anomaly_map`: (h, w) raw.
+    `photo`: (H, W) uint8; `anomaly_map`: (h, w) raw.
     """
-    darkest, brightest = float(photo.min()), float(photo.max())
-    if darkest < 0 or brightest > 1:
-        photo = (photo - darkest) / max(brightest - darkest, 1e-12)
     level = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
     size = (photo.shape[1], photo.shape[0])
-    level = np.asarray(Image.fromarray(level).resize(size, Image.Resampling.BILINEAR))[..., None]
-    heat = colormaps["inferno"](level[..., 0])[..., :3]
-    gray = photo.mean(2, keepdims=True) * 0.75
-    alpha = np.sqrt(level) * 0.85
-    blended = gray * (1 - alpha) + heat * alpha
+    level = np.asarray(Image.fromarray(level).resize(size, Image.Resampling.BILINEAR))  # (H, W)
+    index = (level * 255).round().astype(np.uint8)
+    alpha = level * 0.85
+    gray = photo * np.float32(0.75 / 255) * (1 - alpha)
+    drawn = np.empty((*photo.shape, 3), np.uint8)
+    for channel in range(3):  # one at a time: a large photograph takes a third of the memory
+        drawn[..., channel] = ((gray + COLOURS[index, channel] * alpha) * 255).round()
     with atomic_path(path) as temporary:
-        Image.fromarray((blended * 255).round().astype(np.uint8)).save(temporary)
+        Image.fromarray(drawn).save(temporary)

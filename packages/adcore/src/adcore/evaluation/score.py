@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from adcore.data.dataset import ImageDataset, Item, Skipped, read_ahead, read_together
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import DataError
+from adcore.evaluation.outputs import checked_prediction
 from adcore.model import AnomalyModel
 from adcore.preprocess import Preprocess
 
@@ -29,6 +30,7 @@ class ScoredImage:
     score: float
     anomaly_map: np.ndarray | None  # (h, w) float32, the size of the model's input
     mask: np.ndarray | None  # (h, w) bool; None: not known
+    photo: np.ndarray | None = None  # (H, W) uint8, the decoded image in gray, where it was asked for
 
 
 @dataclass
@@ -56,18 +58,59 @@ class Scoring:
 
 
 @torch.inference_mode()
-def run_model(model: AnomalyModel, images: list[Tensor], device: torch.device | str) -> Iterator[tuple[float, Any]]:
-    """(score, anomaly map as numpy or None) of each preprocessed image (3, H, W).
+def run_model(
+    model: AnomalyModel, images: list[Tensor], device: torch.device | str, names: Sequence[str]
+) -> Iterator[tuple[float, np.ndarray | None]]:
+    """(score, anomaly map (h, w) float32 or None) of each preprocessed image (3, h, w), checked; `names` are for errors.
 
     On a CPU each image goes alone: libraries choose other summation orders for other batch sizes, and an image's score
     must not depend, not even in its last bit, on what it is scored with.
     """
     alone = torch.device(device).type == "cpu"
-    for batch in [image[None] for image in images] if alone else [torch.stack(images)]:
-        prediction = model(batch.to(device))
+    size = 1 if alone else len(images)
+    for start in range(0, len(images), size):
+        batch = torch.stack(images[start : start + size]).to(device)
+        prediction = checked_prediction(model, batch, names[start : start + size])
         maps = prediction.anomaly_map
         for i, score in enumerate(prediction.score.tolist()):
-            yield score, None if maps is None else maps[i].float().cpu().numpy()
+            yield score, None if maps is None else maps[i].cpu().numpy()
+
+
+def score_each(
+    model: AnomalyModel,
+    preprocess: Preprocess,
+    reader: DatasetReader,
+    samples: Iterable[Sample],
+    device: torch.device | str = "cpu",
+    skip_bad: bool = False,
+    photos: bool = False,
+) -> Iterator[ScoredImage | Skipped]:
+    """Read, preprocess and score `samples`, in order, as they are asked for; no more than a group is in memory at once.
+
+    A file that cannot be read raises DataError, or with `skip_bad` comes as a Skipped. `photos` keeps the decoded images.
+    """
+    samples = list(samples)
+    dataset = ImageDataset(samples, reader, preprocess, photos=photos)
+    model.warm_up()
+    if torch.device(device).type == "cpu":
+        size, items = 1, read_together(dataset.fetch, range(len(dataset)))
+    else:
+        size, items = GPU_BATCH, read_ahead(map(dataset.fetch, range(len(dataset))), GPU_BATCH)
+    for group in _groups(zip(samples, items, strict=True), size):
+        bad = [item for _, item in group if isinstance(item, Skipped)]
+        if bad and not skip_bad:
+            raise DataError(bad[0].reason)
+        good = [item for _, item in group if isinstance(item, Item)]
+        results = run_model(
+            model, [item.image for item in good], device, [str(item.sample.image_path) for item in good]
+        )
+        for sample, item in group:
+            if isinstance(item, Skipped):
+                yield item
+                continue
+            score, anomaly_map = next(results)
+            mask = None if item.mask is None else item.mask.numpy()
+            yield ScoredImage(sample, score, anomaly_map, mask, item.photo)
 
 
 def score_samples(
@@ -79,29 +122,14 @@ def score_samples(
     skip_bad: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Scoring:
-    """Read, preprocess and score `samples`, in order.
-
-    A file that cannot be read raises DataError, or with `skip_bad` is listed in `skipped`.
-    """
+    """All of `score_each`; what was skipped is listed in `skipped`."""
     samples = list(samples)
     scoring, started = Scoring(), time.perf_counter()
-    dataset = ImageDataset(samples, reader, preprocess)
-    model.warm_up()
-    if torch.device(device).type == "cpu":
-        size, items = 1, read_together(dataset.fetch, range(len(dataset)))
-    else:
-        size, items = GPU_BATCH, read_ahead(map(dataset.fetch, range(len(dataset))), GPU_BATCH)
-    for group in _groups(zip(samples, items, strict=True), size):
-        for _, item in group:
-            if isinstance(item, Skipped):
-                if not skip_bad:
-                    raise DataError(item.reason)
-                scoring.skipped.append(asdict(item))
-        good = [(sample, item) for sample, item in group if isinstance(item, Item)]
-        results = run_model(model, [item.image for _, item in good], device) if good else ()
-        for (sample, item), (score, anomaly_map) in zip(good, results, strict=True):
-            mask = None if item.mask is None else item.mask.numpy()
-            scoring.images.append(ScoredImage(sample, score, anomaly_map, mask))
+    for one in score_each(model, preprocess, reader, samples, device, skip_bad):
+        if isinstance(one, Skipped):
+            scoring.skipped.append(asdict(one))
+        else:
+            scoring.images.append(one)
         if progress:
             progress("score", len(scoring.images) + len(scoring.skipped), len(samples))
     scoring.seconds = time.perf_counter() - started

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from adcore.csv_cells import cells
 from adcore.experiments.analyze import Analysis, DomainRow, MethodRow, Spread
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ def as_csv(analysis: Analysis) -> str:
             [analysis.baseline, test.pairs, test.difference, test.p, row.p_holm, test.note] if test else [None] * 6
         )
         head = [row.method, row.source, row.domain, row.role, len(row.values), analysis.metric, *row.metric]
-        writer.writerow([*head, row.tpr_1[0], row.tpr_5[0], *compared])
+        writer.writerow(cells([*head, row.tpr_1[0], row.tpr_5[0], *compared]))
     for missing in analysis.missing:
-        writer.writerow(["", "", "", "missing", *[None] * 11, missing])
+        writer.writerow(cells(["", "", "", "missing", *[None] * 11, missing]))
     return text.getvalue()
 
 

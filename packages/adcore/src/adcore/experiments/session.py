@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from adcore.csv_cells import Writer
 from adcore.errors import ConfigError
 from adcore.evaluation.compare import transfer
 from adcore.experiments.conditions import Condition, with_seed
@@ -63,10 +63,13 @@ class Session:
         runs = [asdict(run) for run in self.runs]
         head = {"conditions_file": self.conditions_file, "directory": self.directory, "threads": self.threads}
         write_json(self.folder / "session.json", {**head, "runs": runs})
-        with atomic_path(self.folder / "summary.csv") as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.summary(run) for run in self.runs)
+        with (
+            atomic_path(self.folder / "summary.csv") as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = Writer(file, COLUMNS)
+            for run in self.runs:
+                writer.write(self.summary(run))
 
     def take(self, patience: float = 5.0) -> None:
         """Lock the session for this process, until `close`; ConfigError when another one keeps it."""

@@ -1,21 +1,16 @@
-"""Predicting files and folders, and writing what was found."""
+"""Predicting files and folders, one image after the other, and writing what was found."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tifffile
-
-from adcore.data.image_io import read_image
+from adcore.data.dataset import Skipped
 from adcore.data.layout import IMAGE_SUFFIXES, check_name, images_below
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import DataError
-from adcore.evaluation.evaluate import prediction_rows, write_predictions
-from adcore.evaluation.overlay import write_overlay
-from adcore.evaluation.score import ScoredImage, score_samples
-from adcore.files import atomic_path, removed_on_failure
+from adcore.evaluation.score import ScoredImage, score_each
 from adcore.inference.predictor import Predictor
 
 
@@ -33,44 +28,39 @@ def find_images(source: Path) -> list[Path]:
 
 def predict_files(
     predictor: Predictor, source: Path, out: Path | None = None, skip_bad: bool = False
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Score `source`; rows (path, score, normalized_score, predicted) and skipped files.
+) -> Iterator[dict[str, Any] | Skipped]:
+    """Score `source` image by image: a row (path, score, normalized_score, predicted) each, or a Skipped.
 
-    With `out`: predictions.csv, maps/*.tiff (raw float32) and overlays/*.png; on a failure nothing is left there.
+    With `out`, rows also name the files `map` and `overlay`, and the folder gets, once the iterator has ended,
+    predictions.csv, maps/*.tiff (raw float32) and overlays/*.png. Each image is decoded once, and let go.
     """
     samples = [Sample(path, "test", 0, "") for path in find_images(source)]
     root = source if source.is_dir() else source.parent
-    scoring = score_samples(
-        predictor.model, predictor.preprocess, DatasetReader(root), samples, predictor.device, skip_bad
+    scored = score_each(
+        predictor.model,
+        predictor.preprocess,
+        DatasetReader(root),
+        samples,
+        predictor.device,
+        skip_bad,
+        photos=out is not None,
     )
-    rows = []
-    for row, image in zip(prediction_rows(scoring, predictor.threshold), scoring.images, strict=True):
-        result = predictor.result(image.score, None)
-        rows.append(
-            {
-                "path": row["path"],
-                "score": row["score"],
-                "normalized_score": result.normalized_score,
-                "predicted": row["predicted"],
-            }
-        )
-    if out:
-        with removed_on_failure(out):
-            write_predictions(out / "predictions.csv", rows)
-            maps = [image.anomaly_map for image in scoring.images if image.anomaly_map is not None]
-            low = float(np.median([np.median(one) for one in maps])) if maps else 0.0
-            high = max([predictor.threshold or 0.0, *(float(one.max()) for one in maps)])  # a calm folder stays dark
-            for image in scoring.images:
-                if image.anomaly_map is not None:
-                    _write_map(out, root, image, low, high)
-    return rows, scoring.skipped
+    if out is None:
+        for one in scored:
+            yield one if isinstance(one, Skipped) else _row(predictor, one)
+        return
+    from adcore.inference.results import results_folder  # matplotlib, for those who draw
+
+    with results_folder(out, root, predictor.normal_maps) as results:
+        for one in scored:
+            yield one if isinstance(one, Skipped) else results.add(one, _row(predictor, one))
 
 
-def _write_map(out: Path, root: Path, image: ScoredImage, low: float, high: float) -> None:
-    """The raw map as a float TIFF, and the photograph with it drawn over."""
-    path = image.sample.image_path
-    stem = path.relative_to(root).as_posix().replace("/", "_")  # keeps the suffix: a.png and a.jpg are two files
-    with atomic_path(out / "maps" / f"{stem}.tiff") as temporary:
-        tifffile.imwrite(temporary, image.anomaly_map.astype(np.float32))
-    photo = read_image(path).permute(1, 2, 0).numpy()
-    write_overlay(out / "overlays" / f"{stem}.png", photo, image.anomaly_map, low, high)
+def _row(predictor: Predictor, image: ScoredImage) -> dict[str, Any]:
+    result = predictor.result(image.score, None)
+    return {
+        "path": str(image.sample.image_path),
+        "score": image.score,
+        "normalized_score": result.normalized_score,
+        "predicted": None if result.is_anomalous is None else int(result.is_anomalous),
+    }

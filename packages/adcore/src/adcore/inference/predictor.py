@@ -12,7 +12,9 @@ from torch import Tensor
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
 from adcore.cards import card_for
+from adcore.data.dataset import prepare
 from adcore.data.image_io import image_from_array, read_image
+from adcore.errors import DataError
 from adcore.evaluation.metrics import is_anomalous
 from adcore.evaluation.score import run_model
 from adcore.model import AnomalyModel
@@ -42,13 +44,30 @@ class Predictor:
         """The calibrated threshold on raw scores."""
         return self.artifact.calibration.get("threshold", {}).get("value")
 
+    @property
+    def normal_maps(self) -> tuple[float, float] | None:
+        """Median and highest value of normal images' anomaly maps in the calibration; None where they are not known."""
+        known = self.artifact.calibration.get("map_range")
+        return tuple(known) if known else None
+
     def predict(self, image: str | Path | np.ndarray | Tensor) -> Result:
-        """Score a file, an array as `image_from_array` takes it, or a tensor (C, H, W) float32 as `read_image` gives it."""
+        """Score a file, or a decoded image as a camera gives it.
+
+        An array is (H, W), (H, W, 1), (H, W, 3) or of the model's channels: uint8 is divided by 255, uint16 by 65535, as in
+        files; float32 has to have the range of the training images. A tensor is (C, H, W) float32, as `read_image` gives
+        it. Raises DataError for anything else, and for NaN or infinite values.
+        """
+        name = "the image"
         if isinstance(image, str | Path):
-            image = read_image(Path(image), self.preprocess.channels)
+            name, image = str(image), read_image(Path(image), self.preprocess.channels)
         elif isinstance(image, np.ndarray):
             image = image_from_array(image, self.preprocess.channels)
-        ((score, anomaly_map),) = run_model(self.model, [self.preprocess(image)], self.device)
+        elif image.ndim != 3 or image.dtype != torch.float32 or not image.isfinite().all():
+            raise DataError(
+                f"a tensor must be (C, H, W) float32 without NaN, not {tuple(image.shape)} {image.dtype}; or give an array"
+            )
+        inputs, _ = prepare(image, None, self.preprocess)
+        ((score, anomaly_map),) = run_model(self.model, [inputs], self.device, [name])
         return self.result(score, anomaly_map)
 
     def result(self, score: float, anomaly_map: np.ndarray | None) -> Result:

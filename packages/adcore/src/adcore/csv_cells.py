@@ -1,0 +1,46 @@
+"""What goes into CSV files: cells that a spreadsheet program never takes for a formula."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a cell that begins so may be run as a formula
+
+
+def cell(value: Any) -> Any:
+    """`value` for a CSV file: text that a spreadsheet program could run gets a ' in front; numbers stay numbers."""
+    if not isinstance(value, str) or not value.lstrip("'").startswith(FORMULA) or _is_number(value):
+        return value
+    return f"'{value}"
+
+
+def cells(values: Iterable[Any]) -> list[Any]:
+    """`cell` of each."""
+    return [cell(value) for value in values]
+
+
+def plain(text: str) -> str:
+    """The inverse of `cell` for text."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text
+
+
+class Writer:
+    """Writes rows, given as dicts, to an open CSV file; the first line holds the names of the columns."""
+
+    def __init__(self, file: IO[str], columns: Sequence[str]) -> None:
+        self._writer = csv.DictWriter(file, columns)
+        self._writer.writeheader()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row; ValueError for a key that is no column."""
+        self._writer.writerow({key: cell(value) for key, value in row.items()})
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.strip() == text

@@ -1,0 +1,115 @@
+"""The folder that `predict --out` writes: everything appears at the end, together, or nothing does."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from adcore.csv_cells import Writer
+from adcore.data.layout import is_image
+from adcore.errors import DataError
+from adcore.evaluation.overlay import colour_range, write_overlay
+from adcore.evaluation.score import ScoredImage
+from adcore.files import remove_leftovers, removed_on_failure
+
+TABLE, MAPS, OVERLAYS = "predictions.csv", "maps", "overlays"
+COLUMNS = ("path", "score", "normalized_score", "predicted", "map", "overlay")
+LONGEST = 180  # bytes of a name; most file systems end at 255, some that encrypt at 143 characters
+
+
+class Results:
+    """Writes rows, maps and overlays into `folder`."""
+
+    def __init__(self, folder: Path, root: Path, normal_maps: tuple[float, float] | None) -> None:
+        self.folder, self.root, self.normal_maps, self.count = folder, root, normal_maps, 0
+        self._file = open(folder / TABLE, "w", newline="", encoding="utf-8")  # noqa: SIM115
+        self._writer = Writer(self._file, COLUMNS)
+
+    def add(self, image: ScoredImage, row: dict[str, Any]) -> dict[str, Any]:
+        """Write one image's map and overlay and its row; the row with the names of both files, relative to the folder."""
+        row = {**row, "map": None, "overlay": None}
+        if image.anomaly_map is not None:
+            name = result_name(image.sample.image_path.relative_to(self.root))
+            row |= {"map": f"{MAPS}/{name}.tiff", "overlay": f"{OVERLAYS}/{name}.png"}
+            for file in (self.folder / row["map"], self.folder / row["overlay"]):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(self.folder / row["map"], image.anomaly_map.astype(np.float32))
+            low, high = colour_range(image.anomaly_map, self.normal_maps)
+            write_overlay(self.folder / row["overlay"], image.photo, image.anomaly_map, low, high)
+        self._writer.write(row)
+        self.count += 1
+        return row
+
+    def close(self) -> None:
+        """No more rows."""
+        self._file.close()
+
+
+@contextmanager
+def results_folder(out: Path, root: Path, normal_maps: tuple[float, float] | None) -> Iterator[Results]:
+    """Results that are moved to `out` at the end, in place of those of an earlier run there; on a failure none are left.
+
+    `root` is the folder whose structure the maps and overlays repeat. Raises DataError when there was no row.
+    """
+    staging = out / f".adcore-{os.getpid()}-0.tmp.predict"
+    with removed_on_failure(out):
+        remove_leftovers(out)
+        staging.mkdir(parents=True)
+        try:
+            results = Results(staging, root, normal_maps)
+            try:
+                yield results
+            finally:
+                results.close()
+            if not results.count:
+                raise DataError(f"no image could be scored, so {TABLE} would be empty; see the skipped images")
+            remove_earlier(out)
+            for file in sorted(path for path in staging.rglob("*") if path.is_file() and path != staging / TABLE):
+                target = out / file.relative_to(staging)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+            os.replace(staging / TABLE, out / TABLE)  # last: it says that the others are complete
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def remove_earlier(out: Path) -> None:
+    """Delete an earlier run's table and the maps and overlays that it names, and no other file."""
+    table = out / TABLE
+    if not table.is_file():
+        return
+    with open(table, newline="", encoding="utf-8", errors="replace") as file:
+        names = [row.get(kind) for row in csv.DictReader(file) for kind in ("map", "overlay")]
+    table.unlink()
+    for name in filter(None, names):
+        path = PurePosixPath(name)
+        if path.parts[0] in (MAPS, OVERLAYS) and ".." not in path.parts:
+            (out / path).unlink(missing_ok=True)
+            with suppress(OSError):  # not empty
+                for folder in [out.joinpath(*path.parts[:depth]) for depth in range(len(path.parts) - 1, 0, -1)]:
+                    folder.rmdir()
+
+
+def result_name(path: Path) -> str:
+    """The name of an image's results: its path below the source, which keeps the suffix, for a.png and a.jpg are two files.
+
+    A part that is too long, or is a folder called like an image, ends in a digest of its name instead.
+    """
+    *folders, name = path.parts
+    return "/".join([*(_part(part, is_image(part)) for part in folders), _part(name, False)])
+
+
+def _part(name: str, altered: bool) -> str:
+    raw = name.encode()
+    if not altered and len(raw) <= LONGEST:
+        return name
+    return f"{raw[: LONGEST - 40].decode('utf-8', 'ignore')}-{hashlib.sha256(raw).hexdigest()[:16]}"
