@@ -15,7 +15,8 @@ PACKAGES = sorted(
 # The rooms of adcore from the lowest to the highest; those of one line do not import one another. A room is a module or a
 # folder; a file of a folder may be a room of its own.
 ROOMS = [
-    "adcore csv_cells errors files cards maps memory",
+    "adcore csv_cells errors cards maps memory",
+    "files",
     "card_checks config hookspecs model preprocess settings tensorfile backbones.cards data.builtin",
     "builtin header data",
     "plugins",

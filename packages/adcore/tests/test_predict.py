@@ -275,7 +275,9 @@ def test_a_cameras_frame_has_the_score_of_its_file(model, tmp_path, dtype, shape
     assert predictor.predict(np.ascontiguousarray(frame)).score == predictor.predict(tmp_path / "frame.tiff").score
 
 
-@pytest.mark.parametrize("frame", [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4), np.int64), torch.zeros(4, 4), torch.zeros(1, 4, 4)])
+@pytest.mark.parametrize(
+    "frame", [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4), np.int64), torch.zeros(4, 4), torch.zeros(1, 4, 4)]
+)
 def test_what_is_no_image_is_refused(model, frame) -> None:
     with pytest.raises(AdcoreError, match="give|channels"):
         load(model).predict(frame)
