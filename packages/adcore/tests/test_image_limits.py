@@ -193,6 +193,12 @@ def test_a_pipe_is_not_opened(tmp_path: Path, refuses: Refuses) -> None:
         os.close(end)
 
 
+def test_an_image_without_rows_is_refused(tmp_path: Path, refuses: Refuses) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 9), np.uint16), compression="zlib")
+    patch_tag(tmp_path / "a.tif", 257, 3, 0)
+    refuses(lambda: read_image(tmp_path / "a.tif"), "9 x 0 px")
+
+
 # --- no room, no range
 
 

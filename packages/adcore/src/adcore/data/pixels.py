@@ -22,7 +22,9 @@ class Pixels(NamedTuple):
 
 
 def check_size(path: Path, width: int, height: int, bytes_a_pixel: int = 1) -> None:
-    """Raise DataError where a file's header asks for more than the setting max_image_pixels allows."""
+    """Raise DataError where a file's header asks for more than the setting max_image_pixels allows, or for nothing."""
+    if width < 1 or height < 1:
+        raise DataError(f"{path}: an image of {width} x {height} px; {RETRY}")
     if width * height * max(bytes_a_pixel / BYTES_A_PIXEL, 1) <= LOWEST_PIXEL_LIMIT:  # no need to look settings up
         return
     limit = settings().max_image_pixels
