@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from adcore.data.image_io import read_image
 from adcore.errors import DataError
 from adcore.testing.tiny import SIDE, write_tiny_mvtec
+from PIL import Image
 
 MODEL = "padim-resnet18"
 RANDOM = ("--set", "weights=random", "--set", f"image_size={SIDE}")  # no accuracy is looked at here
@@ -92,6 +96,20 @@ def test_unknown_category_suggests_the_nearest(fails, data, tmp_path) -> None:
     arguments = list(train(data, tmp_path))
     arguments[arguments.index("part")] = "prat"
     assert "part" in fails(*arguments)
+
+
+def test_what_pillow_warns_of_does_not_reach_the_user(run_cli, data, tmp_path, recwarn) -> None:
+    path = data / "part" / "train" / "good" / "odd.tif"
+    Image.new("L", (SIDE, SIDE)).save(path, compression="tiff_lzw", dpi=(72, 72))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<HHIHH", content, content.index(struct.pack("<HHI", 296, 3, 1)), 296, 3, 2, 2, 2)  # two units
+    path.write_bytes(content)
+    warnings.simplefilter("always")
+    read_image(path)
+    assert "too many entries" in str(recwarn.pop(UserWarning).message)  # Python code is warned as usual
+    code, _, err = run_cli(*train(data, tmp_path))
+    assert code == 0, err
+    assert not [warning for warning in recwarn if "too many entries" in str(warning.message)]
 
 
 def damage(path: Path, how: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from importlib import import_module
 
 import click
@@ -82,6 +83,8 @@ def main() -> None:
     """Entry point: an error that a user can cause is one line on stderr and exit code 2."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # also after the command
+    if not debug:  # a file that Pillow warns of is either read, or one line that names it
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         cli.main(arguments, prog_name="adcore", standalone_mode=False)
     except click.exceptions.Exit as stop:
