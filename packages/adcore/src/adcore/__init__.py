@@ -1,9 +1,37 @@
 """adcore: industrial visual anomaly detection. Importing it never imports torch; names load on first use."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:  # for type checkers and editors: the same names
+    from adcore.api import evaluate, train, train_models
+    from adcore.cards import (
+        BackboneCard,
+        DatasetCard,
+        ExecutorCard,
+        MetricCard,
+        ModelCard,
+    )
+    from adcore.errors import AdcoreError
+    from adcore.hookspecs import hookimpl
+    from adcore.inference.predictor import load
+    from adcore.model import (
+        AnomalyModel,
+        Batch,
+        Fit,
+        Optimization,
+        Prediction,
+        Update,
+    )
+    from adcore.registry import (
+        create_model,
+        list_models,
+        model_card,
+        register,
+    )
+    from adcore.settings import set_globals
 
 _LAZY = {
     "train": "adcore.api",
