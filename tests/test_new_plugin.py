@@ -68,9 +68,47 @@ def test_it_passes_check_plugin(site) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["a", NAME, "a-name-as-long-as-it-can-get-x"])
-def test_it_is_clean(name, tmp_path) -> None:
-    folder = write_plugin(name, tmp_path)
+@pytest.fixture(scope="module", params=["dataset", "backbone"])
+def other(request, tmp_path_factory) -> tuple[str, Path]:
+    """A package of another kind, installed as it is on a machine without a network."""
+    folder = tmp_path_factory.mktemp(request.param)
+    name = f"my-{request.param}"
+    write_plugin(name, folder, kind=request.param)
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target", str(folder / "site")]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(folder / name)], check=True)
+    return request.param, folder
+
+
+def test_a_package_of_another_kind_is_listed_and_passes_its_tests(other) -> None:
+    kind, folder = other
+    names = [card["name"] for card in json.loads(adcore(folder, f"list-{kind}s", "--json").stdout)]
+    assert f"my-{kind}" in names
+    done = run(folder, "-m", "pytest", "-q", str(folder / f"my-{kind}"))
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+def test_the_wheel_carries_the_licence(site) -> None:
+    (info,) = (site / "site").glob("spot_finder-*.dist-info")
+    (licence,) = info.rglob("LICENSE")
+    assert licence.read_text().startswith("MIT License")
+    assert "License-Expression: MIT" in (info / "METADATA").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a", "model"),
+        (NAME, "model"),
+        ("a-name-as-long-as-it-can-get-x", "model"),
+        ("a", "dataset"),
+        ("a-name-as-long-as-it-can-get-x", "dataset"),
+        ("a-name-as-long-as-it-can-get-x", "backbone"),
+    ],
+)
+def test_it_is_clean(name, kind, tmp_path) -> None:
+    folder = write_plugin(name, tmp_path, kind=kind)
     for command in (["check", "."], ["format", "--check", "."]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--no-cache"],
@@ -81,7 +119,8 @@ def test_it_is_clean(name, tmp_path) -> None:
         )
         assert done.returncode == 0, done.stdout
     lines = (folder / "tests" / "test_conformance.py").read_text().splitlines()
-    assert len(lines) == 5
+    assert kind == "dataset" or len(lines) == 5
+    assert "@" not in "".join(p.read_text() for p in folder.rglob("*") if p.suffix in (".toml", ".md"))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +143,7 @@ def test_an_existing_folder_is_left_alone(tmp_path, run_cli) -> None:
 
 
 def test_nothing_is_left_of_a_failed_write(tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(FILES, "src", "a file where a folder has to be")
+    monkeypatch.setitem(FILES["model"], "src", "a file where a folder has to be")
     with pytest.raises(OSError):
         write_plugin(NAME, tmp_path)
     assert os.listdir(tmp_path) == []

@@ -25,8 +25,8 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "evaluate": "Evaluate a trained model on a dataset.",
     "predict": "Score an image or a folder with a trained model.",
     "backbones": "Where backbone weights are, and whether they are right; get them, make them a wheel.",
-    "new-plugin": "Write a complete package for a model of your own.",
-    "check-plugin": "Check that an installed package's models behave.",
+    "new-plugin": "Write a complete package for a model, dataset or backbone of your own.",
+    "check-plugin": "Check that an installed package's models, datasets and backbones behave.",
     "bundle": "Collect everything for a site without a network, or check it.",
 }
 
