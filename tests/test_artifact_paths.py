@@ -10,8 +10,7 @@ import torch
 from adcore import artifact as artifacts
 from adcore import tensorfile
 from adcore.artifact import Artifact
-from adcore.backbones.features import stored_weights
-from adcore.backbones.networks import create_network
+from adcore.backbones.features import create_backbone, stored_weights
 from adcore.errors import WeightsError
 from adcore.registry import create_model
 from adcore.testing.tiny import fit_tiny, tiny_images
@@ -25,7 +24,7 @@ GONE = "/nonexistent/folder"
 def saved(tmp_path) -> tuple[Path, torch.Tensor]:
     """A model trained with weights=FILE, where that file is gone; and its scores."""
     own = tmp_path / "own.safetensors"
-    save_file(create_network("resnet18").state_dict(), own)
+    save_file(create_backbone("resnet18", "random").state_dict(), own)
     model, _, choice = fit_tiny("padim-resnet18", 32, epochs=1, weights=str(own))
     artifacts.save(tmp_path / "model.safetensors", Artifact(model, choice.preprocess))
     own.unlink()

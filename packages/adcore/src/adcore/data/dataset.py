@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from threading import Barrier
 from typing import Any, TypeVar
 
@@ -47,12 +48,25 @@ class Skipped:
     reason: str
 
 
-def prepare(image: Tensor, mask: Tensor | None, preprocess: Preprocess) -> tuple[Tensor, Tensor | None]:
+def prepare(
+    image: Tensor, mask: Tensor | None, preprocess: Preprocess, name: str | Path
+) -> tuple[Tensor, Tensor | None]:
     """Decoded image (C, H, W) and mask (H, W) -> model input (C, h, w) and mask (h, w).
 
-    `Preprocess` is applied here alone: for training, evaluation, `predict` and `Predictor.predict`.
+    `Preprocess` is applied here alone: for training, evaluation, `predict` and `Predictor.predict`. `name` is the image's;
+    DataError for an image that does not fit, or for which memory does not suffice.
     """
-    return preprocess(image), None if mask is None else preprocess.mask(mask)
+    try:
+        return preprocess(image), None if mask is None else preprocess.mask(mask)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        height, width = preprocess.size
+        raise DataError(
+            f"{name}: not enough memory to resize it to {width}x{height} px; use a smaller image_size"
+        ) from None
 
 
 def read_item(reader: DatasetReader, sample: Sample, preprocess: Preprocess, photo: bool = False) -> Item:
@@ -64,7 +78,7 @@ def read_item(reader: DatasetReader, sample: Sample, preprocess: Preprocess, pho
         raise DataError(
             f"{sample.mask_path}: mask of {w}x{h} px for an image of {width}x{height} px{turned}; make it the same size"
         )
-    inputs, small = prepare(image, mask, preprocess)
+    inputs, small = prepare(image, mask, preprocess, sample.image_path)
     if small is None and sample.label == NORMAL:
         small = torch.zeros(preprocess.output_size, dtype=torch.bool)
     return Item(inputs, small, sample, extra, gray_photo(image) if photo else None)

@@ -66,7 +66,7 @@ class Predictor:
             raise DataError(
                 f"a tensor must be (C, H, W) float32 without NaN, not {tuple(image.shape)} {image.dtype}; or give an array"
             )
-        inputs, _ = prepare(image, None, self.preprocess)
+        inputs, _ = prepare(image, None, self.preprocess, name)
         ((score, anomaly_map),) = run_model(self.model, [inputs], self.device, [name])
         return self.result(score, anomaly_map)
 
