@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import pytest
 from adcore.testing import write_tiny_mvtec
 from safetensors.torch import load_file
 
+# a run that stops while it writes its fifth checkpoint, half of it, says so, and waits to be killed
+PAUSING = """
+import time
+from adcore.training import checkpoint
+write, written = checkpoint.save_file, 0
+def write_or_wait(tensors, path, **more):
+    global written
+    written += 1
+    write(tensors, path, **more)
+    if written == 5:
+        with open(path, "r+b") as file:
+            file.truncate(1000)
+        print("PAUSED", flush=True)
+        time.sleep(60)
+checkpoint.save_file = write_or_wait
+"""
 SETTINGS = ("weights=random", "image_size=64", "checkpoint_seconds=0", "batch_size=2")
 
 
-def command(data: Path, out: Path, *more: str) -> list[str]:
+def command(data: Path, out: Path, *more: str, before: str = "") -> list[str]:
+    """The command line of a training; `before` is code that its process runs first."""
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    base = [sys.executable, "-c", "from adcore.cli import main; main()", "train", "stfpm-resnet18"]
+    base = [sys.executable, "-c", f"{before}\nfrom adcore.cli import main; main()", "train", "stfpm-resnet18"]
     return [
         *base,
         "--data",
@@ -39,18 +52,12 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path) -> None:
     data = write_tiny_mvtec(tmp_path / "data", train=8)
     subprocess.run(command(data, tmp_path / "whole"), check=True, capture_output=True)
 
-    process = subprocess.Popen(command(data, tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoint = tmp_path / "killed" / "checkpoints" / "last.safetensors"
-    written = 0
-    first = None
-    while process.poll() is None and written < 4:  # some steps into the fit
-        stamp = checkpoint.stat().st_mtime_ns if checkpoint.is_file() else None
-        written, first = written + (stamp is not None and stamp != first), stamp
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    if (tmp_path / "killed" / "result.json").is_file():
-        pytest.skip("the run was over before the kill")
+    pausing = command(data, tmp_path / "killed", before=PAUSING)
+    with subprocess.Popen(pausing, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        paused = any("PAUSED" in line for line in process.stdout)
+        process.kill()
+    assert paused
+    assert list((tmp_path / "killed").rglob(".*.tmp*")), "it was to be killed while it wrote"
 
     subprocess.run(command(data, tmp_path / "killed", "--resume"), check=True, capture_output=True)
     assert "resumed at epoch" in (tmp_path / "killed" / "training_detail.log").read_text()
