@@ -25,7 +25,7 @@ class Settings:
     seed: int = 42
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
     allow_downloads: bool = False
-    max_image_pixels: int = 200_000_000  # width times height; larger images are refused
+    max_image_pixels: int = 100_000_000  # width times height; larger images are refused
 
 
 _KEYS = [f.name for f in fields(Settings)]

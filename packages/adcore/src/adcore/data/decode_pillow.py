@@ -61,6 +61,8 @@ def _values(image: Image, path: Path, kind: str) -> tuple[np.ndarray, str]:
         return np.asarray(image.convert("RGB")), "palette"
     if image.mode in ("CMYK", "YCbCr"):
         return np.asarray(image.convert("RGB")), kind
+    if image.mode == "I" and image.format == "PNG":  # 16 bits, as Pillow 10 gives them
+        return np.asarray(image).astype(np.uint16), kind
     if image.mode not in ("1", "L", "LA", "RGB", "RGBA", "RGBX", "I;16", "I;16B", "F"):
         raise DataError(f"{path}: pixels of mode {image.mode} have no known range; save as 8- or 16-bit or float32")
     return np.asarray(image), kind

@@ -123,11 +123,13 @@ def _inflated(page: TiffPage) -> np.ndarray:
     count = math.prod(page.chunked)
     if min(len(page.dataoffsets), len(page.databytecounts)) < count:
         raise ValueError(f"{len(page.dataoffsets)} of {count} strips or tiles")
-    for data, index in page.parent.filehandle.read_segments(page.dataoffsets, page.databytecounts, length=count):
-        if data is None:  # sparse: not stored
+    file = page.parent.filehandle
+    for index, (offset, size) in enumerate(zip(page.dataoffsets[:count], page.databytecounts, strict=False)):
+        if not size:  # sparse: not stored
             continue
+        file.seek(offset)
         stream = inflate()
-        unpacked = stream.decompress(data, 2 * expected)
+        unpacked = stream.decompress(file.read(size), 2 * expected)
         if not stream.eof:
             raise ValueError(f"strip or tile {index} is cut off or too large")
         block, (plane, _, top, left, _), _ = page.decode(unpacked, index)
