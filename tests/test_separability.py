@@ -6,21 +6,21 @@ under test, unpacked. Python runs with -S, so that it sees this folder alone.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
-import sys
-import sysconfig
-import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+spec = importlib.util.spec_from_file_location("release", ROOT / "tools" / "release.py")
+release = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(release)
 FAMILIES = sorted(path.parent.name for path in (ROOT / "packages").glob("adm-*/pyproject.toml"))
-OURS = ("adcore", "adm_", "_adcore", "_adm_", "__editable__", "distutils-precedence", "__pycache__")
 pytestmark = [
     pytest.mark.skipif(find_spec("hatchling") is None, reason="pip install hatchling"),
     pytest.mark.skipif(os.name == "nt", reason="makes symbolic links"),
@@ -31,9 +31,8 @@ pytestmark = [
 def wheels(tmp_path_factory) -> dict[str, Path]:
     """A wheel of each package."""
     out = tmp_path_factory.mktemp("wheels")
-    for package in ("adcore", *FAMILIES):
-        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
-        subprocess.run(command, cwd=ROOT / "packages" / package, check=True, capture_output=True)
+    for package in release.PACKAGES:
+        release.build(package, out, "wheel")
     return {wheel.name.partition("-")[0].replace("_", "-"): wheel for wheel in out.glob("*.whl")}
 
 
@@ -42,25 +41,11 @@ def environment(wheels, tmp_path):
     """environment("adcore", ...) -> run(code): Python with these packages and with the libraries that they need."""
 
     def make(*packages: str):
-        site = tmp_path / "site"
-        site.mkdir()
-        for library in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-            for entry in Path(library).iterdir():
-                if not entry.name.startswith(OURS):
-                    (site / entry.name).symlink_to(entry)
-        for package in packages:
-            zipfile.ZipFile(wheels[package]).extractall(site)
+        python, variables = release.borrowed_environment(tmp_path / "site", [wheels[package] for package in packages])
 
         def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-            clean = {key: value for key, value in os.environ.items() if not key.startswith(("ADCORE_", "PYTHON"))}
-            return subprocess.run(
-                [sys.executable, "-S", "-c", code, *arguments],
-                env={**clean, "PYTHONPATH": str(site)},
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            command = [*python, "-c", code, *arguments]
+            return subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False)
 
         return run
 
