@@ -17,6 +17,7 @@ from adcore.data.layout import found_in, images_below
 from adcore.errors import ConfigError, DataError, WeightsError
 from adcore.files import atomic_path
 from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
@@ -88,7 +89,8 @@ def patch_features(maps: list[Tensor]) -> Tensor:
     smooth = [F.avg_pool2d(features, 3, stride=1, padding=1) for features in maps]
     size = smooth[0].shape[-2:]
     joined = torch.cat([F.interpolate(f, size, mode="bilinear", align_corners=False) for f in smooth], 1)
-    return F.adaptive_avg_pool1d(joined.flatten(2).transpose(1, 2), TEACHER_CHANNELS).transpose(1, 2).unflatten(2, size)
+    pooled = F.adaptive_avg_pool1d(rearrange(joined, "b c h w -> b (h w) c"), TEACHER_CHANNELS)
+    return rearrange(pooled, "b (h w) c -> b c h w", h=size[0])
 
 
 class Distillation:

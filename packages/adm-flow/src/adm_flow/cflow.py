@@ -16,6 +16,7 @@ from adcore.backbones.features import FeatureExtractor
 from adcore.maps import upsample
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.training.plan import Plan
+from einops import rearrange, repeat
 from FrEIA.framework import SequenceINN
 from pydantic import Field
 from torch import Tensor, nn
@@ -30,7 +31,9 @@ def positional_encoding(dims: int, height: int, width: int, device: torch.device
 
     def encode(length: int) -> Tensor:
         angles = torch.arange(length, device=device)[:, None] * frequencies
-        return torch.stack([angles.sin(), angles.cos()], -1).flatten(1).T  # (half, length): sin, cos, sin, cos, ...
+        return rearrange(
+            [angles.sin(), angles.cos()], "two l f -> (f two) l"
+        )  # (half, length): sin, cos, sin, cos, ...
 
     columns = encode(width)[:, None, :].expand(half, height, width)
     rows = encode(height)[:, :, None].expand(half, height, width)
@@ -78,9 +81,9 @@ class CFlow(AnomalyModel):
 
     def vectors(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """A map (B, C, h, w) to its vectors (B h w, C) and their position encodings (B h w, condition)."""
-        b, c, h, w = features.shape
-        condition = positional_encoding(self.condition_channels, h, w, features.device).flatten(1).T
-        return features.permute(0, 2, 3, 1).reshape(-1, c), condition.repeat(b, 1)
+        b, _, h, w = features.shape
+        condition = positional_encoding(self.condition_channels, h, w, features.device)
+        return rearrange(features, "b c h w -> (b h w) c"), repeat(condition, "d h w -> (b h w) d", b=b)
 
     def log_likelihood(self, layer: int, vectors: Tensor, condition: Tensor) -> Tensor:
         """(N,): log p(vector | position), a dimension."""
@@ -115,7 +118,8 @@ class CFlow(AnomalyModel):
         """(B, h, w) for each layer."""
         maps = self.features(images)
         likelihoods = (self.log_likelihood(layer, *self.vectors(features)) for layer, features in enumerate(maps))
-        return [log_p.view(len(m), *m.shape[-2:]) for log_p, m in zip(likelihoods, maps, strict=True)]
+        sizes = [m.shape[-2:] for m in maps]
+        return [rearrange(p, "(b h w) -> b h w", h=h, w=w) for p, (h, w) in zip(likelihoods, sizes, strict=True)]
 
     def forward(self, images: Tensor) -> Prediction:
         """1 - likelihood relative to the most likely training vector, summed over the layers; the score is the maximum."""

@@ -18,6 +18,7 @@ from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.registry import backbone_card
 from adcore.training.plan import Plan
+from einops import rearrange
 from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -113,11 +114,11 @@ class LinearAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, N, d)
+        q, k, v = rearrange(self.qkv(x), "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.heads)
         q, k = F.elu(q) + 1, F.elu(k) + 1
         context = k.transpose(-2, -1) @ v  # (B, heads, d, d)
         weight = q @ k.sum(-2).unsqueeze(-1)  # (B, heads, N, 1)
-        return self.proj(((q @ context) / weight).transpose(1, 2).flatten(2))
+        return self.proj(rearrange((q @ context) / weight, "b h n d -> b n (h d)"))
 
 
 class DecoderBlock(nn.Module):

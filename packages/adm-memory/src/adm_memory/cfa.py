@@ -13,6 +13,7 @@ from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.training.device import at_least_single
 from adcore.training.plan import Plan
+from einops import rearrange
 from pydantic import Field
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ class CFA(AnomalyModel):
                 total = total + self.features(images).sum(0, dtype=torch.double)
                 count += len(images)
         mean = (total / count).to(self.descriptor.weight)[None]
-        bank = self.descriptor(mean)[0].flatten(1).t()  # (h * w, d)
+        bank = rearrange(self.descriptor(mean), "1 d h w -> (h w) d")
         if self.gamma_c > 1:
             clusters = KMeans(max(1, len(bank) // self.gamma_c), n_init=1, random_state=fit.plan.seed)
             bank = torch.from_numpy(clusters.fit(bank.cpu().numpy()).cluster_centers_).to(bank)
@@ -117,7 +118,7 @@ class CFA(AnomalyModel):
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """The coupled-hypersphere loss of the batch's patches."""
         described = at_least_single(self.descriptor(self.features(batch.images)))
-        patches = described.permute(0, 2, 3, 1).flatten(0, 2)  # (P, d)
+        patches = rearrange(described, "b d h w -> (b h w) d")  # (P, d)
         distances, nearest = self.search(patches.detach(), self.num_neighbors + self.num_hard_negatives)
         loss = hypersphere_loss(patches, self.memory_bank, distances, nearest, self.num_neighbors, self.radius)
         yield Update(loss, logs={"loss": loss.detach()})
@@ -125,9 +126,10 @@ class CFA(AnomalyModel):
     def forward(self, images: Tensor) -> Prediction:
         """Distance to the nearest entry, less where others are as near (eq. 7), smoothed; the score is its maximum."""
         described = self.descriptor(self.features(images))
-        distances, _ = self.search(described.permute(0, 2, 3, 1).flatten(0, 2), self.num_neighbors)  # (P, K)
+        distances, _ = self.search(rearrange(described, "b d h w -> (b h w) d"), self.num_neighbors)  # (P, K)
         scores = F.softmin(distances, 1)[:, 0] * distances[:, 0]
-        maps = scores.view(len(images), *described.shape[-2:])
+        h, w = described.shape[-2:]
+        maps = rearrange(scores, "(b h w) -> b h w", h=h, w=w)
         anomaly_map = gaussian_blur(upsample(maps, images.shape[-2:]), sigma=4.0)
         return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
 

@@ -11,6 +11,7 @@ from adcore.backbones.features import FeatureExtractor, singly_on_cpu
 from adcore.errors import TrainingError
 from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
+from einops import rearrange
 from pydantic import Field
 from torch import Tensor
 
@@ -93,7 +94,7 @@ class PaDiM(AnomalyModel):
         """
         if self._shift is None:
             self._shift = self._waiting[0].t().clone()  # (L, d)
-        features = self._waiting[: self._filled, :, block].permute(2, 0, 1).double()  # (l, n, d)
+        features = rearrange(self._waiting[: self._filled, :, block], "n d l -> l n d").double()
         features -= self._shift[block, None]
         total, products = features.sum(1), features.transpose(1, 2) @ features
         if self._products is not None:
@@ -133,8 +134,7 @@ class PaDiM(AnomalyModel):
     def forward(self, images: Tensor) -> Prediction:
         """Mahalanobis distance at each position, upsampled and smoothed; the score is the map's maximum."""
         features = self.embed(images)  # (B, d, h, w)
-        h, w = features.shape[-2:]
-        delta = features.flatten(2).transpose(1, 2) - self.mean  # (B, L, d)
-        distances = mahalanobis(delta, self.whitening).unflatten(1, (h, w))
+        delta = rearrange(features, "b d h w -> b (h w) d") - self.mean
+        distances = rearrange(mahalanobis(delta, self.whitening), "b (h w) -> b h w", h=features.shape[-2])
         anomaly_map = gaussian_blur(upsample(distances, images.shape[-2:]), sigma=4.0)
         return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)

@@ -11,6 +11,7 @@ from adcore.backbones.features import FeatureExtractor, singly_on_cpu
 from adcore.maps import gaussian_blur, upsample
 from adcore.memory import trim
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
+from einops import rearrange
 from pydantic import Field
 from torch import Tensor
 
@@ -68,7 +69,7 @@ class PatchCore(AnomalyModel):
         maps = [F.avg_pool2d(features, 3, 1, 1) for features in self.extractor(images)]
         size = maps[0].shape[-2:]
         maps = [maps[0], *(F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps[1:])]
-        return torch.cat(maps, 1).permute(0, 2, 3, 1).flatten(0, 2), tuple(size)
+        return rearrange(torch.cat(maps, 1), "b d h w -> (b h w) d"), tuple(size)
 
     def on_fit_start(self, fit: Fit) -> None:
         """Forget a bank from before."""
@@ -105,16 +106,18 @@ class PatchCore(AnomalyModel):
     def forward(self, images: Tensor) -> Prediction:
         """Distance of each patch to its nearest in the bank, as a smoothed map; the score is the re-weighted maximum."""
         patches, (h, w) = self.embed(images)
-        distances, nearest = (t[:, 0].unflatten(0, (-1, h * w)) for t in self.index.query(patches))  # (B, h * w)
+        distances, nearest = (rearrange(t, "(b l) 1 -> b l", l=h * w) for t in self.index.query(patches))
         worst = distances.argmax(1, keepdim=True)  # the patch m_test,* of each image
         score = distances.gather(1, worst)[:, 0]
         if self.num_neighbors > 1:
-            patch = patches.unflatten(0, (-1, h * w))[torch.arange(len(images)), worst[:, 0]]  # (B, d)
+            patch = rearrange(patches, "(b l) d -> b l d", l=h * w)[torch.arange(len(images)), worst[:, 0]]  # (B, d)
             star = self.memory_bank[nearest.gather(1, worst)[:, 0]]  # m*: (B, d)
             count = min(self.num_neighbors, len(self.memory_bank))
             support = self.memory_bank[self.index.query(star, count)[1]]  # N_b(m*): (B, b, d), m* first
             score = reweight(score, torch.linalg.vector_norm(support - patch[:, None], dim=2))
-        anomaly_map = gaussian_blur(upsample(distances.unflatten(1, (h, w)), images.shape[-2:]), sigma=4.0)
+        anomaly_map = gaussian_blur(
+            upsample(rearrange(distances, "b (h w) -> b h w", h=h), images.shape[-2:]), sigma=4.0
+        )
         return Prediction(score, anomaly_map)
 
     def _apply(self, *args: Any, **kwargs: Any) -> PatchCore:

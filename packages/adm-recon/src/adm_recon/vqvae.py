@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from adcore.backbones.features import read_state
 from adcore.errors import WeightsError
 from adcore.training.device import at_least_single
+from einops import rearrange
 from torch import Tensor, nn
 
 COMMITMENT = 0.25  # weight of the encoder's loss against the codebook's
@@ -63,11 +64,11 @@ class Quantizer(nn.Module):
 
         One image at a time: 64 x 64 positions against 4,096 codes are 64 MB.
         """
-        _, _, h, w = features.shape
-        index = torch.stack([self.distances(x.flatten(1).T).argmin(1) for x in features.detach()])  # (B, h * w)
+        vectors = rearrange(features.detach(), "b d h w -> b (h w) d")
+        index = torch.stack([self.distances(x).argmin(1) for x in vectors])  # (B, h * w)
         if self.training:
             self.used[index] = True
-        return F.embedding(index, self.codes).mT.unflatten(-1, (h, w))
+        return rearrange(F.embedding(index, self.codes), "b (h w) d -> b d h w", h=features.shape[-2])
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, h, w) -> codes of the same shape; the gradient passes straight through to `features`."""
@@ -82,7 +83,7 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def restart(self, features: Tensor) -> None:
         """Move the codes that were not used since the last call onto random features of (B, D, h, w)."""
-        flat = features.movedim(1, -1).flatten(0, -2)
+        flat = rearrange(features, "b d h w -> (b h w) d")
         idle = (~self.used).nonzero()[:, 0]
         self.codes[idle] = flat[torch.randint(len(flat), (len(idle),)).to(flat.device)].to(self.codes.dtype)
         self.used.zero_()
