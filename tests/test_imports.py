@@ -17,7 +17,7 @@ PACKAGES = sorted(
 ROOMS = [
     "adcore csv_cells errors cards maps memory",
     "files",
-    "card_checks config hookspecs model preprocess settings tensorfile backbones.cards data.builtin",
+    "batching card_checks config hookspecs model preprocess settings tensorfile backbones.cards data.builtin",
     "builtin header data",
     "plugins",
     "plugin_probe registry",
@@ -25,7 +25,8 @@ ROOMS = [
     "artifact bundle",
     "training",
     "inference request",
-    "pipeline testing",
+    "testing training_run",
+    "pipeline",
     "api experiments",
     "cli",
     "__main__",

@@ -27,10 +27,10 @@ def run(arguments: argparse.Namespace) -> dict:
     from adcore.cli.common import parse_settings
     from adcore.data.samples import Sample, select
     from adcore.evaluation.score import score_samples
-    from adcore.pipeline import Fitting
     from adcore.registry import create_model, open_dataset
     from adcore.request import DataChoice, choose_model
     from adcore.training.device import seed_everything
+    from adcore.training_run import train_model
     from datasets import read_dataset
 
     report = {
@@ -52,8 +52,9 @@ def run(arguments: argparse.Namespace) -> dict:
     started = time.perf_counter()
     model = create_model(choice.card.name, **choice.config)
     data = DataChoice(layout, root, category)
-    fitting = Fitting(choice, data, reader, reader.samples(category), device, (), arguments.out / "checkpoints", False)
-    report["fit_seconds"] = fitting.run(model)[0].seconds
+    checkpoints = arguments.out / "checkpoints"
+    summary, _ = train_model(model, choice, data, reader, reader.samples(category), device, checkpoints=checkpoints)
+    report["fit_seconds"] = summary.seconds
     report["fit_seconds_with_building"] = time.perf_counter() - started
     report["peak_mb_after_fit"] = peak_mb()
 

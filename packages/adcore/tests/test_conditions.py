@@ -131,7 +131,7 @@ def test_five_mistakes_are_five_messages_with_condition_and_key(root, run_cli) -
     ("more", "message"),
     [
         ({"optimizer": "adagrid"}, "optimizer: unknown optimizer"),
-        ({"scheduler": {"type": "stairs"}}, "scheduler: unknown type"),
+        ({"scheduler": {"type": "stairs"}}, "scheduler: unknown scheduler type"),
         ({"resize_method": "stretch"}, "resize_method: unknown resize"),
         ({"early_stopping_patience": 3}, "val_split_mode"),
         ({"target_domains": ["domain_A"]}, "is the source"),

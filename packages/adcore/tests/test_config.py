@@ -68,13 +68,37 @@ def test_the_plan_takes_the_cards_epochs_and_checks_overrides() -> None:
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seed": -1}, {"seed": 2**32}, {"seed": 2**80}, {"seed": True}, {"batch_size": 10**30},
+        {"epochs": 10**12}, {"epochs": True}, {"max_steps": 10**20}, {"max_steps": "many"}, {"num_workers": 10**6},
+        {"learning_rate": True}, {"learning_rate": float("inf")}, {"accumulate": False}, {"accumulate": 10**30},
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range_and_booleans_are_refused_by_name(wrong) -> None:
+    [key] = wrong
+    with pytest.raises(ConfigError, match=f"training: {key}: input should be ") as caught:
+        Plan.for_card(CARD, **wrong)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="seed: input should be less than or equal to 4294967295"):
+        Plan().with_seed(2**32)
+
+
+def test_a_models_numbers_are_no_booleans_either() -> None:
+    with pytest.raises(ConfigError, match="toy: ratio: input should be a number, not true or false"):
+        checked_config(CARD, Model, {"ratio": True})
+
+
+@pytest.mark.parametrize(
     ("given", "size"), [(256, (256, 256)), ("256x320", (256, 320)), ([64, 96], (64, 96)), ("64", (64, 64))]
 )
 def test_sizes(given, size) -> None:
     assert _size(given, "image_size") == size
 
 
-@pytest.mark.parametrize("given", ["wide", "1x2x3", 0, [-1, 5], None])
+@pytest.mark.parametrize(
+    "given", ["wide", "1x2x3", 0, [-1, 5], None, True, [64, True], 64.5, 10**9, "100000x64", 1e400]
+)
 def test_wrong_sizes(given) -> None:
     with pytest.raises(ConfigError, match="image_size"):
         _size(given, "image_size")

@@ -9,11 +9,12 @@ import torch
 from adcore.errors import ArtifactError, ConfigError, TrainingError
 from adcore.model import AnomalyModel, Prediction, Update
 from adcore.testing import tiny_batches
-from adcore.training.callbacks import Callback
+from adcore.training.callbacks import Callback, ProgressBar
 from adcore.training.logs import DetailLog, TensorBoardLogs
 from adcore.training.plan import Plan
 from adcore.training.trainer import Trainer
 from adcore.training.warmup import WarmupCosineLR
+from safetensors.torch import load_file
 
 
 class Toy(AnomalyModel):
@@ -156,7 +157,7 @@ def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(tmp_path) -
     made, _ = run(folder=tmp_path)
     before = (tmp_path / "last.safetensors").read_bytes()
     made.model.judge.weight.data.fill_(math.nan)
-    made._save("last")
+    made._save_last()
     assert (tmp_path / "last.safetensors").read_bytes() == before
 
 
@@ -168,6 +169,25 @@ def test_one_pass_on_a_cpu_is_image_by_image_and_its_steps_still_count_batches(m
     model = Gatherer()
     Trainer(model, plan, Shuffled(tiny_batches(8, (16, 16), 2)), 8).run()  # a loader that cannot
     assert model.sizes == [2] * (images // 2)
+
+
+def test_one_pass_models_see_their_own_plan_in_every_hook() -> None:
+    class Curious(Gatherer):
+        def on_fit_start(self, fit):
+            self.seen = fit.plan
+
+    model = Curious()
+    Trainer(model, Plan(epochs=5, batch_size=2), Splitting(tiny_batches(8, (16, 16), 2)), 8).run()
+    assert (model.seen.epochs, model.seen.batch_size, model.seen.total_steps) == (1, 1, 8)
+
+
+def test_a_trained_model_without_optimizers_is_named() -> None:
+    class Empty(Toy):
+        def configure_optimizers(self, plan):
+            return {}
+
+    with pytest.raises(TrainingError, match="Empty.configure_optimizers gives no optimizer"):
+        run(model=Empty())
 
 
 def test_max_steps_ends_the_fit_whatever_the_epochs() -> None:
@@ -199,6 +219,111 @@ def test_early_stopping_keeps_the_best_weights(tmp_path, options, values, epochs
     assert summary.epochs == epochs
     assert words in summary.stop_reason
     assert made.model.seen == 8 * best  # images seen when the weights were the best
+
+
+def test_a_best_within_an_accumulation_is_saved(tmp_path) -> None:
+    plan = Plan(epochs=1, accumulate=4, monitor="val_image_auroc", validate_every_steps=1)
+    made, _ = run(plan=plan, folder=tmp_path, val_loader=list, validate=Scripted(0.5, 0.6, 0.9, 0.7))
+    assert load_file(tmp_path / "best.safetensors")["seen"] == 6  # images seen at the third validation
+    assert made.model.seen == 6
+
+
+def test_saving_the_best_does_not_delay_the_checkpoint_for_a_resume(tmp_path, monkeypatch) -> None:
+    now, saved = [0.0], []
+    monkeypatch.setattr("adcore.training.trainer.time.monotonic", lambda: now[0])
+
+    class Clock(Callback):
+        def on_step_end(self, trainer, logs):
+            now[0] += 10
+            if trainer.last.is_file():
+                saved.append(trainer.fit.step)
+
+    plan = Plan(
+        epochs=3, accumulate=2, checkpoint_seconds=30, monitor="val_image_auroc", validate_every_steps=1, max_steps=9
+    )
+    values = [0.1 * i for i in range(1, 10)]  # every one is the best so far
+    run(plan=plan, folder=tmp_path, callbacks=[Clock()], val_loader=list, validate=Scripted(*values))
+    assert saved[0] == 5  # due after step 3, and done at the next optimizer step
+
+
+def test_a_validation_that_is_not_a_number_stops_the_fit() -> None:
+    with pytest.raises(TrainingError, match="val_image_auroc became nan at step 4"):
+        run(plan=Plan(monitor="val_image_auroc"), val_loader=list, validate=Scripted(math.nan))
+
+
+def test_what_hooks_log_is_seen_and_recorded_apart_from_the_losses(tmp_path) -> None:
+    class Talking(Toy):
+        def on_fit_start(self, fit):
+            fit.log("prepared", 1)
+
+        def on_epoch_end(self, fit):
+            fit.log("spread", fit.epoch / 4)
+
+        def on_fit_end(self, fit):
+            fit.log("quantile", math.inf)
+
+    class Listen(Callback):
+        def on_log(self, trainer, key, value):
+            heard.append((trainer.fit.step, key, value))
+
+    heard: list[tuple[int, str, float]] = []
+    detail, bar = DetailLog(tmp_path / "training_detail.log"), ProgressBar()
+    board = TensorBoardLogs(tmp_path / "tensorboard_logs")
+    _, summary = run(plan=Plan(epochs=2), model=Talking(), callbacks=[Listen(), detail, bar, board])
+    for callback in (detail, bar, board):
+        callback.close()
+    assert heard == [(0, "prepared", 1), (4, "spread", 0.25), (8, "spread", 0.5), (8, "quantile", math.inf)]
+    assert summary.logged == [
+        {"step": 0, "prepared": 1}, {"step": 4, "spread": 0.25}, {"step": 8, "spread": 0.5}, {"step": 8, "quantile": None}
+    ]  # fmt: skip
+    assert not {"prepared", "spread", "quantile"} & summary.losses.keys()
+    text = (tmp_path / "training_detail.log").read_text()
+    assert "step 0 prepared 1" in text
+    assert "step 4 spread 0.25" in text
+    assert "spread 0.25" in bar.progress.tasks[0].fields["info"]
+    events = b"".join(file.read_bytes() for file in (tmp_path / "tensorboard_logs").iterdir())
+    assert b"log/spread" in events
+
+
+def test_what_was_logged_before_a_kill_is_in_the_record_of_the_resumed_fit(tmp_path) -> None:
+    class Talking(Toy):
+        def on_epoch_end(self, fit):
+            fit.log("spread", fit.epoch)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder=tmp_path, model=Talking(), callbacks=[StopAt(6)])
+    summary = trainer(folder=tmp_path, model=Talking()).run(resume=True)
+    assert summary.logged == [{"step": 4, "spread": 1}, {"step": 8, "spread": 2}, {"step": 12, "spread": 3}]
+
+
+def test_a_checkpoint_of_another_version_is_refused_by_name(tmp_path, monkeypatch) -> None:
+    with monkeypatch.context() as before:
+        before.setattr("adcore.training.checkpoint._FORMAT", 1)
+        run(folder=tmp_path)
+    with pytest.raises(ArtifactError, match=r"last\.safetensors was written by another version of adcore"):
+        trainer(folder=tmp_path).run(resume=True)
+
+
+def test_no_value_is_read_before_its_backward_pass(monkeypatch) -> None:
+    events = []
+
+    class Observed(Toy):
+        def training_step(self, batch, step):
+            for update in super().training_step(batch, step):
+                update.loss.register_hook(lambda gradient: events.append("backward"))
+                yield update
+
+    def reading(method):
+        original = getattr(torch.Tensor, method)
+        return lambda tensor, *more: (events.append("read"), original(tensor, *more))[1]
+
+    for method in ("__float__", "__bool__", "__int__", "item", "tolist"):
+        monkeypatch.setattr(torch.Tensor, method, reading(method))
+    made = trainer(model=Observed())
+    made.stepper = type(made.stepper)(made.model.configure_optimizers(made.plan), made.plan, made.device)
+    made._step(made.train_loader[0])
+    assert events.index("backward") < events.index("read")
+    assert events.count("backward") == 2
 
 
 def test_validation_loss_leaves_the_fit_as_it_is(tmp_path) -> None:

@@ -6,11 +6,29 @@ import inspect
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from adcore.cards import ModelCard
 from adcore.errors import ConfigError, suggest
+
+
+class CheckedModel(BaseModel):
+    """Settings whose keys must be known, and whose numbers are finite and never true or false."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True, protected_namespaces=()
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        types = _types_in(cls.model_fields[info.field_name].annotation)
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, bool) for one in values) and bool not in types and types & {int, float}:
+            raise PydanticCustomError("bool_as_number", "input should be a number, not true or false")
+        return value
 
 
 def config_fields(model_class: type) -> dict[str, tuple[Any, Any]]:
@@ -55,7 +73,7 @@ def _checked(
         raise ConfigError(unknown_key_message(owner, unknown, sorted(fields), word))
     schema = create_model(
         kind.__name__,
-        __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=()),
+        __base__=CheckedModel,
         **{name: _field(annotation, default) for name, (annotation, default) in fields.items()},
     )
     try:
@@ -104,6 +122,11 @@ def _listed(annotation: Any, value: Any) -> Any:
     kinds = [kind] if get_origin(kind) not in (Union, UnionType) else [k for k in get_args(kind) if k is not type(None)]
     single = isinstance(value, str | int | float) and all(get_origin(kind) is tuple for kind in kinds)
     return (value,) if single else value
+
+
+def _types_in(annotation: Any) -> set[Any]:
+    """The plain types that an annotation such as `Annotated[int, ...] | None` is made of."""
+    return {annotation}.union(*map(_types_in, get_args(annotation)))
 
 
 def _field(annotation: Any, default: Any) -> tuple[Any, Any]:

@@ -70,7 +70,7 @@ class Fit:
     num_images: int  # training images
     train_batches: Callable[[], Iterable[Batch]]  # one pass over the training images, in fixed order
     val_batches: Callable[[], Iterable[Batch]] | None  # the same over the validation images, where there are any
-    log: Callable[[str, float], None]
+    log: Callable[[str, float], None]  # a value for the progress bar, the logs and `logged` in result.json
     progress: Callable[[str, int, int], None]  # what is being done, done, total: for long work inside a hook
     epoch: int = 0  # epochs done
     step: int = 0  # batches done; the whole fit sees plan.total_steps of them
@@ -104,6 +104,11 @@ class AnomalyModel(nn.Module):
             if part is not self and hasattr(part, "warm_up"):
                 part.warm_up()
 
+    @property
+    def one_pass(self) -> bool:
+        """Whether the model learns in one pass over the images, without optimizers: it defines no `configure_optimizers`."""
+        return type(self).configure_optimizers is AnomalyModel.configure_optimizers
+
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Learn from one batch; yield an Update for every optimizer step wanted, nothing for one-pass models.
 
@@ -113,7 +118,10 @@ class AnomalyModel(nn.Module):
         raise NotImplementedError
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
-        """Optimizers by name; empty for one-pass models. `plan.optimization(...)` applies the user's overrides."""
+        """Optimizers by name; `plan.optimization(...)` applies the user's overrides. One-pass models do not define it.
+
+        A scheduler with interval "step" steps `plan.optimizer_steps` times in a fit that yields one Update a batch.
+        """
         return {}
 
     def on_fit_start(self, fit: Fit) -> None:

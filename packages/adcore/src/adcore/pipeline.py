@@ -18,27 +18,27 @@ import adcore
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
 from adcore.data.audit import training_notes
-from adcore.data.dataset import ImageDataset, Loader, make_loader
 from adcore.data.samples import DatasetReader, Sample, select
 from adcore.data.splits import split_validation
 from adcore.errors import DataError
 from adcore.evaluation import evaluate as evaluation
-from adcore.evaluation.metrics import Metrics, image_metrics
+from adcore.evaluation.metrics import Metrics
 from adcore.evaluation.page import write_page
 from adcore.evaluation.report import DomainRow
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.files import folder_lock, remove_leftovers, removed_on_failure, sha256_file, write_json
-from adcore.model import AnomalyModel
 from adcore.registry import create_model, open_dataset
 from adcore.request import DataChoice, ModelChoice, new_folder
 from adcore.training.callbacks import Callback
 from adcore.training.device import pick_device, seed_everything
 from adcore.training.logs import DetailLog, TensorBoardLogs
-from adcore.training.trainer import Trainer, TrainingSummary
+from adcore.training.trainer import TrainingSummary
+from adcore.training_run import train_model
 
 ALL = "all"  # as a category: one model over all of them
 THRESHOLD = "f1_percentile"
 RESULT = "result.json"
+BEGUN = ("training_detail.log", "tensorboard_logs", "checkpoints")  # what a run writes before its first checkpoint
 HOLD_OUT = 0.1  # part of the training images kept for calibration when there is nothing else
 
 
@@ -113,10 +113,10 @@ def training(
     last = folder / "checkpoints" / "last.safetensors"
     callbacks = list(callbacks)
     with folder_lock(folder), removed_on_failure(folder, unless=last), _closing(callbacks):
-        new_folder(folder, overwrite or (resume and last.is_file()))
+        new_folder(folder, overwrite or (resume and (last.is_file() or only_begun(folder))))
         if resume and not last.is_file():
-            notes.append(f"nothing to resume in {folder}: the run started from the beginning")
-        elif not resume:
+            notes.append(f"no checkpoint in {folder}: the run started from the beginning")
+        if not (resume and last.is_file()):
             shutil.rmtree(last.parent, ignore_errors=True)
         remove_leftovers(folder, last.parent.name, "visualizations")
         seed_everything(choice.plan.seed)
@@ -124,10 +124,9 @@ def training(
         callbacks.append(DetailLog(folder / "training_detail.log", append=resume))
         if tensorboard:
             callbacks.append(TensorBoardLogs(folder / "tensorboard_logs"))
-        fitting = Fitting(
-            choice, data, reader, samples, chosen_device, callbacks, last.parent, resume and last.is_file()
+        fitted, skipped = train_model(
+            model, choice, data, reader, samples, chosen_device, callbacks, last.parent, resume and last.is_file()
         )
-        fitted, skipped = fitting.run(model)
         progress = _progress_of(callbacks)
         scorings = {
             split: score_samples(
@@ -158,6 +157,12 @@ def training(
         run["skipped"] = [*skipped, *(entry for scoring in scorings.values() for entry in scoring.skipped)]
         run["artifact_sha256"] = sha256_file(folder / artifacts.MODEL_FILE)
         yield Trained(folder, artifact, reader, scorings, run)
+
+
+def only_begun(folder: Path) -> bool:
+    """Whether `folder` holds nothing but what a run writes before its first checkpoint; hidden files are its locks."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return all(name in BEGUN or name.startswith(".") for name in names)
 
 
 def evaluate(
@@ -208,69 +213,6 @@ def split_samples(samples: list[Sample], data: DataChoice, seed: int) -> tuple[l
         count = len(select(held_out, "val"))
         return held_out, [f"no test images: {count} training images were held out to choose the threshold on"]
     return samples, []
-
-
-@dataclass
-class Fitting:
-    """The fit of a run: loaders, validation and checkpoints around the trainer."""
-
-    choice: ModelChoice
-    data: DataChoice
-    reader: DatasetReader
-    samples: list[Sample]
-    device: torch.device
-    callbacks: Sequence[Callback]
-    checkpoints: Path
-    resume: bool
-
-    def run(self, model: AnomalyModel) -> tuple[TrainingSummary, list[dict[str, str]]]:
-        """Fit `model` on the training samples; the summary, and the bad files that were skipped."""
-        card = self.choice.card
-        chosen = select(self.samples, "train", None if card.supervised else 0)
-        if card.supervised and not any(sample.label for sample in chosen):
-            raise DataError(
-                f"{card.name} learns from labelled anomalies, and {self.data.root} has none among its training images"
-            )
-        dataset, val_samples = self._dataset(chosen), select(self.samples, "val")
-        trainer = Trainer(
-            model,
-            self.choice.plan,
-            self._loader(dataset, shuffle=True),
-            num_images=len(dataset),
-            device=self.device,
-            fixed_loader=lambda: self._loader(dataset, shuffle=False),
-            val_loader=(lambda: self._loader(self._dataset(val_samples), shuffle=False)) if val_samples else None,
-            validate=self._image_auroc if {sample.label for sample in val_samples} == {0, 1} else None,
-            callbacks=self.callbacks,
-            checkpoints=self.checkpoints,
-            identity=self._identity(len(dataset)),
-        )
-        return trainer.run(self.resume), dataset.skipped
-
-    def _dataset(self, samples: list[Sample]) -> ImageDataset:
-        return ImageDataset(samples, self.reader, self.choice.preprocess, skip_bad=self.data.skip_bad)
-
-    def _loader(self, dataset: ImageDataset, shuffle: bool) -> Loader:
-        plan = self.choice.plan
-        return make_loader(dataset, plan.batch_size, shuffle=shuffle, seed=plan.seed, num_workers=plan.num_workers)
-
-    def _image_auroc(self, model: AnomalyModel) -> float:
-        samples = select(self.samples, "val")
-        scoring = score_samples(model, self.choice.preprocess, self.reader, samples, self.device, self.data.skip_bad)
-        return image_metrics(scoring.scores, scoring.labels)["image_auroc"]
-
-    def _identity(self, images: int) -> dict[str, Any]:
-        """What must be the same for a checkpoint to be continued; more epochs may be asked for."""
-        free = {"epochs", "max_steps", "steps_per_epoch", "num_workers", "checkpoint_seconds"}
-        return {
-            "model": self.choice.card.name,
-            "config": self.choice.config,
-            "plan": self.choice.plan.model_dump(exclude=free),
-            "preprocess": self.choice.preprocess.to_dict(),
-            "data": f"{self.data.dataset} {self.data.category}",
-            "data_options": to_jsonable_python(self.data.options),
-            "images": images,
-        }
 
 
 def clear(folder: Path, *names: str) -> None:
@@ -324,6 +266,7 @@ def _fit_record(choice: ModelChoice, fitted: TrainingSummary) -> dict[str, Any]:
         "stop_reason": fitted.stop_reason,
         "losses": fitted.losses,
         "history": fitted.history,
+        "logged": fitted.logged,
         "plan": choice.plan.model_dump(exclude={"steps_per_epoch"}),
     }
 

@@ -16,6 +16,7 @@ from adcore.registry import backbone_card, model_card, model_class
 from adcore.settings import settings
 from adcore.training.plan import Plan
 
+MAX_SIDE = 2**14  # pixels
 PREPROCESS_KEYS = ("image_size", "crop_size", "normalization", "resize", "channels", "value_range")
 PLAN_KEYS = tuple(key for key in Plan.model_fields if key != "steps_per_epoch")
 
@@ -150,15 +151,22 @@ def _size(value: Any, key: str) -> tuple[int, int]:
     """256, "256x320", [256, 320] -> (height, width)."""
     parts = value.lower().split("x") if isinstance(value, str) else value
     try:
-        sides = [int(part) for part in parts] if isinstance(parts, list | tuple) else [int(parts)] * 2
+        sides = [_whole(part) for part in parts] if isinstance(parts, list | tuple) else [_whole(parts)] * 2
         if len(sides) == 1:
             sides *= 2
         height, width = sides
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{key}: give one side or HEIGHTxWIDTH, such as 256 or 256x320 (got {value!r})") from None
-    if min(height, width) < 1:
-        raise ConfigError(f"{key}: sides must be at least 1 pixel (got {value!r})")
+    if min(height, width) < 1 or max(height, width) > MAX_SIDE:
+        raise ConfigError(f"{key}: sides must be from 1 to {MAX_SIDE} pixels (got {value!r})")
     return height, width
+
+
+def _whole(value: Any) -> int:
+    """ValueError for true, false and 256.5."""
+    if isinstance(value, bool) or int(value) != float(value):
+        raise ValueError
+    return int(value)
 
 
 def new_folder(path: Path, overwrite: bool) -> Path:

@@ -201,7 +201,7 @@ class EfficientAD(AnomalyModel):
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """Adam; the rate falls to a tenth for the last 5 % of the steps."""
         parameters = [*self.student.parameters(), *self.autoencoder.parameters()]
-        steps = plan.total_steps / plan.accumulate
+        steps = plan.optimizer_steps
         if plan.batch_size == 1:
             steps *= self._trained_share  # a held-out image is no step
         drop = {"type": "steplr", "step_size": max(1, int(0.95 * steps)), "gamma": 0.1, "interval": "step"}

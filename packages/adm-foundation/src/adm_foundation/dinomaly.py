@@ -274,8 +274,8 @@ class Dinomaly(AnomalyModel):
                 amsgrad=True,
                 scheduler={
                     "type": "warmup_cosine",
-                    "total_steps": plan.total_steps,
-                    "warmup_steps": min(100, plan.total_steps // 2),  # a short fit still reaches its rate
+                    "total_steps": plan.optimizer_steps,
+                    "warmup_steps": min(100, plan.optimizer_steps // 2),  # a short fit still reaches its rate
                     "final_ratio": 0.1,
                 },
                 clip_norm=0.1,

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import FeatureExtractor, singly_on_cpu
+from adcore.backbones.features import FeatureExtractor
+from adcore.batching import split_batch
 from adcore.errors import ConfigError
 from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
@@ -105,7 +106,7 @@ class CFA(AnomalyModel):
         """
         total, count = 0.0, 0
         for batch in fit.train_batches():
-            for images in singly_on_cpu(batch.images.to(fit.device)):
+            for images in split_batch(batch.images.to(fit.device)):
                 total = total + self.features(images).sum(0, dtype=torch.double)
                 count += len(images)
         mean = (total / count).to(self.descriptor.weight)[None]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import torch
-from adcore.backbones.features import FeatureExtractor, singly_on_cpu
+from adcore.backbones.features import FeatureExtractor
+from adcore.batching import split_batch
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from pydantic import Field
 from torch import Tensor
@@ -77,7 +78,7 @@ class DFKDE(AnomalyModel):
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Feed the batch's features to the PCA; there is nothing to optimise."""
-        for images in singly_on_cpu(batch.images):
+        for images in split_batch(batch.images):
             self._pca.add(self.features(images))
         yield from ()
 
@@ -90,7 +91,7 @@ class DFKDE(AnomalyModel):
         kept = self._pca.kept
         mean, _, self.directions = self._pca.components(self.n_components)
         self.mean = mean.float()
-        again = (self.features(x) for batch in fit.train_batches() for x in singly_on_cpu(batch.images.to(fit.device)))
+        again = (self.features(x) for batch in fit.train_batches() for x in split_batch(batch.images.to(fit.device)))
         parts = again if kept is None else kept.split(CHUNK)
         self.points = torch.cat([self.project(part) for part in parts])
         del self._pca, kept

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import FeatureExtractor, singly_on_cpu
+from adcore.backbones.features import FeatureExtractor
+from adcore.batching import split_batch
 from adcore.maps import upsample
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from pydantic import Field
@@ -54,7 +55,7 @@ class DFM(AnomalyModel):
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Feed the batch's features to the PCA; there is nothing to optimise."""
-        for images in singly_on_cpu(batch.images):
+        for images in split_batch(batch.images):
             self._pca.add(self.features(images).flatten(1))
         yield from ()
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import FeatureExtractor, singly_on_cpu
+from adcore.backbones.features import FeatureExtractor
+from adcore.batching import split_batch
 from adcore.errors import TrainingError
 from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
@@ -76,7 +77,7 @@ class PaDiM(AnomalyModel):
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Copy the batch's features into the waiting buffer; there is nothing to optimise."""
-        for features in (f for images in singly_on_cpu(batch.images) for f in self.embed(images).flatten(2)):  # (d, L)
+        for features in (f for images in split_batch(batch.images) for f in self.embed(images).flatten(2)):  # (d, L)
             if self._waiting is None:
                 self._waiting = features.new_empty(self._capacity, *features.shape)
             if self._filled == self._capacity:

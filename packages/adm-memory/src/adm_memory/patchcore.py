@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import FeatureExtractor, singly_on_cpu
+from adcore.backbones.features import FeatureExtractor
+from adcore.batching import split_batch
 from adcore.maps import gaussian_blur, upsample
 from adcore.memory import trim
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
@@ -79,7 +80,7 @@ class PatchCore(AnomalyModel):
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Copy the batch's patches into one buffer for all images; there is nothing to optimise."""
-        for images in singly_on_cpu(batch.images):
+        for images in split_batch(batch.images):
             patches, (h, w) = self.embed(images)
             if self._patches is None:
                 self._patches = patches.new_empty(self._images * h * w, patches.shape[1])

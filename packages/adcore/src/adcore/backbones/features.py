@@ -158,14 +158,6 @@ class FeatureExtractor(nn.Module):
         return [maps[p].contiguous() for p in self.positions]
 
 
-def singly_on_cpu(images: Tensor) -> Sequence[Tensor]:
-    """What to run a frozen network on: all of a batch, but one image after the other on a CPU.
-
-    There more at a time take memory and save little, and this way an image has the very features that it has in prediction.
-    """
-    return images.split(1) if images.device.type == "cpu" else (images,)
-
-
 def _layer_indices(card: BackboneCard, layers: Sequence[str]) -> list[int]:
     info = describe_network(card, features_only=True).feature_info
     names = [*info.module_name()]

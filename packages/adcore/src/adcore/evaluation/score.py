@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adcore.batching import one_at_a_time
 from adcore.data.dataset import ImageDataset, Item, Skipped, read_ahead, read_together
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import DataError
@@ -63,11 +64,9 @@ def run_model(
 ) -> Iterator[tuple[float, np.ndarray | None]]:
     """(score, anomaly map (h, w) float32 or None) of each preprocessed image (3, h, w), checked; `names` are for errors.
 
-    On a CPU each image goes alone: libraries choose other summation orders for other batch sizes, and an image's score
-    must not depend, not even in its last bit, on what it is scored with.
+    On a CPU each image is scored alone, see `adcore.batching`.
     """
-    alone = torch.device(device).type == "cpu"
-    size = 1 if alone else len(images)
+    size = 1 if one_at_a_time(device) else len(images)
     for start in range(0, len(images), size):
         batch = torch.stack(images[start : start + size]).to(device)
         prediction = checked_prediction(model, batch, names[start : start + size])
@@ -92,7 +91,7 @@ def score_each(
     samples = list(samples)
     dataset = ImageDataset(samples, reader, preprocess, photos=photos)
     model.warm_up()
-    if torch.device(device).type == "cpu":
+    if one_at_a_time(device):
         size, items = 1, read_together(dataset.fetch, range(len(dataset)))
     else:
         size, items = GPU_BATCH, read_ahead(map(dataset.fetch, range(len(dataset))), GPU_BATCH)

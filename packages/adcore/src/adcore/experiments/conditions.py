@@ -139,7 +139,7 @@ def check_condition(raw: RawCondition) -> tuple[Condition | None, list[str]]:
 
 def with_seed(condition: Condition, seed: int) -> Condition:
     """The same condition with another seed."""
-    plan = condition.choice.plan.model_copy(update={"seed": seed})
+    plan = condition.choice.plan.with_seed(seed)
     return replace(condition, choice=replace(condition.choice, plan=plan), raw={**condition.raw, "seed": seed})
 
 
@@ -160,8 +160,7 @@ def _check_model(config: ConditionConfig) -> tuple[ModelChoice | None, list[str]
     if twice:
         return None, [f"{twice[0]}: stands beside {RENAMED[twice[0]]}, which means the same; remove one"]
     try:
-        choice = choose_model(name, config.overrides)
-        return choice, _check_names(choice)
+        return choose_model(name, config.overrides), []
     except AdcoreError as error:
         whole = str(error)
     try:
@@ -175,19 +174,6 @@ def _check_model(config: ConditionConfig) -> tuple[ModelChoice | None, list[str]
         except AdcoreError as error:
             mistakes.append(f"{key}: {error}")
     return None, mistakes or [f"config: {whole}"]
-
-
-def _check_names(choice: ModelChoice) -> list[str]:
-    """Optimizer and scheduler, which a run would look up only once it has begun."""
-    from adcore.training.schedules import OPTIMIZERS, SCHEDULERS  # torch
-
-    optimizer, scheduler, mistakes = choice.plan.optimizer, choice.plan.scheduler, []
-    if optimizer and optimizer.lower() not in OPTIMIZERS:
-        mistakes.append(f"optimizer: unknown optimizer '{optimizer}'; valid ones: {', '.join(OPTIMIZERS)}")
-    if scheduler and scheduler.get("type") not in SCHEDULERS:
-        valid = ", ".join(SCHEDULERS)
-        mistakes.append(f"scheduler: unknown type '{scheduler.get('type')}'; valid ones: {valid}")
-    return mistakes
 
 
 def _check_domains(

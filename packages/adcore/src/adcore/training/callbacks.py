@@ -1,4 +1,4 @@
-"""What can watch a fit: callbacks see every step and epoch, and may ask the trainer to stop."""
+"""Callbacks: they see every step, epoch, validation and logged value of a fit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Base of all callbacks; every method may be left as it is."""
+    """Base of all callbacks; every method does nothing unless it is overridden."""
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """After the model prepared itself, before the first batch."""
+        """After the model's own `on_fit_start`, before the first batch."""
 
     def on_step_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
         """After each batch; `logs` has the losses of its updates."""
@@ -26,18 +26,21 @@ class Callback:
     def on_validation_end(self, trainer: Trainer, value: float) -> None:
         """After each validation, with the monitored value."""
 
+    def on_log(self, trainer: Trainer, key: str, value: float) -> None:
+        """A hook of the model has logged `value`; a hook that prepares the model does so before `on_fit_start`."""
+
     def on_progress(self, what: str, done: int, total: int) -> None:
-        """Long work inside a model's hook has come to `done` of `total`."""
+        """A hook of the model has done `done` of `total` parts of `what`."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """After the model finished itself, or when training failed."""
+        """After the model's own `on_fit_end`, or when training failed."""
 
     def close(self) -> None:
-        """At the very end of the run, whatever happened."""
+        """At the end of the run, also of a failed one."""
 
 
 class ProgressBar(Callback):
-    """Epoch, loss, rate and time left on the terminal; silent where there is none."""
+    """Steps, losses, steps per second and time left on a terminal; nothing is shown elsewhere."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.progress = Progress(
@@ -51,6 +54,7 @@ class ProgressBar(Callback):
             transient=True,
         )
         self.tasks: dict[str, int] = {}
+        self.logged: dict[str, float] = {}
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Show the bar."""
@@ -60,16 +64,21 @@ class ProgressBar(Callback):
     def on_step_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
         """Move the bar and show the losses."""
         rate = trainer.fit.step / max(self.progress.tasks[self.tasks["train"]].elapsed or 0, 1e-9)
-        info = " ".join(f"{key} {value:.4g}" for key, value in logs.items()) + f" {rate:.2f} steps/s"
+        values = (self.logged | logs).items()
+        info = " ".join(f"{key} {value:.4g}" for key, value in values) + f" {rate:.2f} steps/s"
         self.progress.update(self.tasks["train"], completed=trainer.fit.step, info=info)
 
+    def on_log(self, trainer: Trainer, key: str, value: float) -> None:
+        """Show the value from now on."""
+        self.logged[key] = value
+
     def on_progress(self, what: str, done: int, total: int) -> None:
-        """A bar of its own for each kind of work."""
+        """Show one bar for each `what`."""
         if what not in self.tasks:
             self.progress.start()
             self.tasks[what] = self.progress.add_task(what, total=total, info="")
         self.progress.update(self.tasks[what], completed=done, total=total)
 
     def close(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         self.progress.stop()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from adcore.artifact import load_state
 from adcore.errors import ArtifactError, TrainingError
@@ -21,12 +21,25 @@ if TYPE_CHECKING:
     from adcore.training.trainer import Trainer
 
 _KEY = "adcore_checkpoint"
+_FORMAT = 2  # grows when an older checkpoint can no longer be continued
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write the state of `model` alone to `path` atomically."""
+    with atomic_path(path) as temporary:
+        save_file(_copies(model.state_dict()), temporary)
+
+
+def load_weights(path: Path, model: nn.Module, device: torch.device) -> None:
+    """Put what `save_weights` wrote into `model`."""
+    load_state(model, load_file(path, device=str(device)))
 
 
 def save_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> None:
     """Write the trainer's whole state to `path` atomically; `identity` says what run this is."""
     tensors: dict[str, Tensor] = {f"model/{key}": value for key, value in trainer.model.state_dict().items()}
-    record: dict[str, Any] = {"identity": identity, "progress": trainer.progress_state(), "optimizers": {}}
+    record: dict[str, Any] = {"format": _FORMAT, "identity": identity, "progress": trainer.progress_state()}
+    record |= {"stepper": trainer.stepper.state(), "optimizers": {}}
     for name, optimization in trainer.optimizations.items():
         state = optimization.optimizer.state_dict()
         numbers: dict[str, dict[str, Any]] = {}
@@ -36,13 +49,11 @@ def save_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> N
                     tensors[f"optimizer/{name}/{index}/{key}"] = value
                 else:
                     numbers.setdefault(str(index), {})[key] = value
-        schedule = optimization.scheduler.state_dict() if optimization.scheduler else None
-        record["optimizers"][name] = {"groups": state["param_groups"], "numbers": numbers, "scheduler": schedule}
+        record["optimizers"][name] = {"groups": state["param_groups"], "numbers": numbers}
     random_tensors, record["random"] = _random_state()
     tensors |= random_tensors
     with atomic_path(path) as temporary:
-        copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        save_file(copies, temporary, metadata={_KEY: json.dumps(record)})
+        save_file(_copies(tensors), temporary, metadata={_KEY: json.dumps(record)})
 
 
 def load_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> None:
@@ -56,8 +67,11 @@ def load_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> N
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is not a whole checkpoint ({error}); start again without --resume") from None
+    if record.get("format") != _FORMAT:
+        raise ArtifactError(f"{path} was written by another version of adcore; start again without --resume")
     check_identity(path, record["identity"], identity)
     load_state(trainer.model, _below(tensors, "model/"))
+    trainer.stepper.load_state(record["stepper"])  # before the optimizers: it moves their learning rates
     for name, stored in record["optimizers"].items():
         optimization = trainer.optimizations[name]
         state: dict[int, dict[str, Any]] = {int(i): dict(numbers) for i, numbers in stored["numbers"].items()}
@@ -69,8 +83,6 @@ def load_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> N
             for group in stored["groups"]
         ]
         optimization.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        if optimization.scheduler:
-            optimization.scheduler.load_state_dict(stored["scheduler"])
     trainer.load_progress_state(record["progress"])
     _set_random_state(tensors, record["random"])
 
@@ -82,6 +94,10 @@ def check_identity(path: Path, stored: dict[str, Any], present: dict[str, Any]) 
     if different:
         changes = "; ".join(f"{key} was {stored.get(key)}, is {present.get(key)}" for key in different)
         raise TrainingError(f"{path} is of another run: {changes}; use the same settings, or another --out")
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

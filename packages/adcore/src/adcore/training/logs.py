@@ -23,9 +23,7 @@ class DetailLog(Callback):
         self._file, self._last = None, 0.0
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Open the file and write what is fitted."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a" if self.append else "w", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        """Write what is fitted."""
         fit, parameters = trainer.fit, sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         name = trainer.model.card.name if trainer.model.card else type(trainer.model).__name__
         self._write(
@@ -49,6 +47,10 @@ class DetailLog(Callback):
         """The monitored value."""
         self._write(f"step {trainer.fit.step} {trainer.plan.monitor} {value:.6g}")
 
+    def on_log(self, trainer: Trainer, key: str, value: float) -> None:
+        """A value that a hook of the model logged."""
+        self._write(f"step {trainer.fit.step} {_words({key: value})}")
+
     def on_fit_end(self, trainer: Trainer) -> None:
         """Why it ended."""
         if self._file:
@@ -60,6 +62,9 @@ class DetailLog(Callback):
             self._file.close()
 
     def _write(self, line: str) -> None:
+        if self._file is None:  # a hook may log before `on_fit_start`
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "a" if self.append else "w", encoding="utf-8")  # noqa: SIM115 (closed in close)
         print(time.strftime("%Y-%m-%d %H:%M:%S"), line, file=self._file, flush=True)
 
 
@@ -71,28 +76,32 @@ class TensorBoardLogs(Callback):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise ConfigError('TensorBoard is not installed: pip install "adcore[tensorboard]"') from None
-        self._make = lambda: SummaryWriter(str(folder))
+        self._make = lambda: SummaryWriter(str(folder))  # on the first value
         self._writer = None
-
-    def on_fit_start(self, trainer: Trainer) -> None:
-        """Open the folder."""
-        self._writer = self._make()
 
     def on_step_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
         """Losses and learning rates."""
         for key, value in logs.items():
-            self._writer.add_scalar(f"train/{key}", value, trainer.fit.step)
+            self._add(f"train/{key}", value, trainer.fit.step)
         for name, optimization in trainer.optimizations.items():
-            self._writer.add_scalar(f"lr/{name}", optimization.optimizer.param_groups[0]["lr"], trainer.fit.step)
+            self._add(f"lr/{name}", optimization.optimizer.param_groups[0]["lr"], trainer.fit.step)
 
     def on_validation_end(self, trainer: Trainer, value: float) -> None:
         """The monitored value."""
-        self._writer.add_scalar(f"val/{trainer.plan.monitor}", value, trainer.fit.step)
+        self._add(f"val/{trainer.plan.monitor}", value, trainer.fit.step)
+
+    def on_log(self, trainer: Trainer, key: str, value: float) -> None:
+        """A value that a hook of the model logged."""
+        self._add(f"log/{key}", value, trainer.fit.step)
 
     def close(self) -> None:
         """Write what is left."""
         if self._writer:
             self._writer.close()
+
+    def _add(self, key: str, value: float, step: int) -> None:
+        self._writer = self._writer or self._make()
+        self._writer.add_scalar(key, value, step)
 
 
 def _words(logs: dict[str, float]) -> str:

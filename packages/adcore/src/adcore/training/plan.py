@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from adcore.config import describe_errors, unknown_key_message
+from adcore.config import CheckedModel, describe_errors, unknown_key_message
 from adcore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from adcore.model import Optimization
 
 
-class Plan(BaseModel):
+MAX_STEPS = 10**9  # far beyond any fit; larger numbers are mistakes
+MAX_BATCH = 2**16
+MAX_SEED = 2**32 - 1  # as in adcore.settings: what torch, NumPy and scikit-learn all take
+
+
+class Plan(CheckedModel):
     """How long, in what batches and with which optimizer a model is fitted; checked, and plain data."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    epochs: int = Field(1, ge=1)
-    batch_size: int = Field(8, ge=1)
-    max_steps: int | None = Field(None, ge=1, description="stop after so many batches, whatever the epochs")
-    seed: int = 42
-    num_workers: int = Field(0, ge=0, description="processes that read images")
+    epochs: int = Field(1, ge=1, le=MAX_STEPS)
+    batch_size: int = Field(8, ge=1, le=MAX_BATCH)
+    max_steps: int | None = Field(None, ge=1, le=MAX_STEPS, description="stop after so many batches")
+    seed: int = Field(42, ge=0, le=MAX_SEED)
+    num_workers: int = Field(0, ge=0, le=1024, description="processes that read images")
     learning_rate: float | None = Field(None, gt=0, description="instead of the model's own")
     weight_decay: float | None = Field(None, ge=0, description="instead of the model's own")
     optimizer: str | None = Field(None, description="instead of the model's own: adam, adamw, sgd, ...")
@@ -34,7 +37,9 @@ class Plan(BaseModel):
         None, description='such as {"type": "steplr", "step_size": 10, "gamma": 0.8}'
     )
     clip_norm: float | None = Field(None, gt=0, description="largest total gradient norm")
-    accumulate: int = Field(1, ge=1, description="batches whose gradients are added up for one optimizer step")
+    accumulate: int = Field(
+        1, ge=1, le=MAX_STEPS, description="batches whose gradients are added up for one optimizer step"
+    )
     precision: Literal["float32", "mixed"] = Field(
         "float32", description="mixed: autocast, on CUDA or a CPU with bfloat16"
     )
@@ -50,11 +55,24 @@ class Plan(BaseModel):
 
     @property
     def total_steps(self) -> int:
-        """Batches that the whole fit will see."""
+        """Batches that the whole fit will see; ConfigError before the trainer has set `steps_per_epoch`."""
         if self.steps_per_epoch is None:
             raise ConfigError("plan.total_steps is known only once the trainer has seen the training set")
         steps = self.epochs * self.steps_per_epoch
         return min(steps, self.max_steps) if self.max_steps else steps
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps of the whole fit, with one for each `accumulate` batches and for what is left of an epoch.
+
+        For schedulers with interval "step". Models that skip batches, or yield several Updates a batch, take other numbers.
+        """
+        epochs, rest = divmod(self.total_steps, self.steps_per_epoch)
+        return epochs * -(-self.steps_per_epoch // self.accumulate) + -(-rest // self.accumulate)
+
+    def with_seed(self, seed: int) -> Plan:
+        """The same plan with another seed; ConfigError where it is out of range."""
+        return _checked(Plan, {**self.model_dump(), "seed": seed})
 
     @classmethod
     def for_card(cls, card: ModelCard, **overrides: Any) -> Plan:
@@ -63,14 +81,20 @@ class Plan(BaseModel):
         if unknown:
             raise ConfigError(unknown_key_message("training", unknown, sorted(cls.model_fields)))
         given = {key: value for key, value in overrides.items() if value is not None}
-        if "max_steps" in given and "epochs" not in given:
-            given["epochs"] = max(card.epochs, given["max_steps"])  # as many as the steps need
         if "monitor" not in given and ("patience" in given or "target" in given):
             given["monitor"] = "val_image_auroc"
-        try:
-            return cls(**{"epochs": card.epochs, "batch_size": card.batch_size, **given})
-        except ValidationError as error:
-            raise ConfigError(f"training: {describe_errors(error)}") from None
+        plan = _checked(cls, {"epochs": card.epochs, "batch_size": card.batch_size, **given})
+        if plan.max_steps and "epochs" not in given:  # as many as the steps need
+            plan = plan.model_copy(update={"epochs": max(card.epochs, plan.max_steps)})
+        plan.check_optimization()
+        return plan
+
+    def check_optimization(self) -> None:
+        """Build the user's optimizer and scheduler once, for a parameter of no model; ConfigError where one is wrong."""
+        if self.optimizer or self.scheduler:
+            import torch
+
+            self.optimization([torch.nn.Parameter(torch.zeros(1))], learning_rate=1e-3)
 
     def optimization(
         self,
@@ -92,10 +116,17 @@ class Plan(BaseModel):
         from adcore.training.schedules import build_optimizer, build_scheduler
 
         name = self.optimizer or optimizer
-        if self.optimizer and self.optimizer != optimizer:
+        if self.optimizer and not (isinstance(optimizer, str) and self.optimizer.lower() == optimizer.lower()):
             options = {key: value for key, value in options.items() if key == "weight_decay"}
         if self.weight_decay is not None:
             options["weight_decay"] = self.weight_decay
         built = build_optimizer(name, parameters, lr=self.learning_rate or learning_rate, **options)
         schedule, interval = build_scheduler(built, self.scheduler or scheduler)
         return Optimization(built, schedule, interval, self.clip_norm or clip_norm)
+
+
+def _checked(kind: type[Plan], values: dict[str, Any]) -> Plan:
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise ConfigError(f"training: {describe_errors(error)}") from None

@@ -1,4 +1,4 @@
-"""Validation in the middle of a fit, and the decision to stop."""
+"""Validation loss and early stopping."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from adcore.model import AnomalyModel, Batch
 
 @torch.no_grad()
 def validation_loss(model: AnomalyModel, batches: Iterable[Batch], step: int, seed: int) -> float:
-    """Mean loss over `batches` in evaluation mode; random parts are the same each time, and leave the fit's own alone."""
+    """Mean loss over `batches` in evaluation mode.
+
+    Random numbers are drawn from `seed`, the same each time; the state of the fit's own generator is restored.
+    """
     was_training = model.training
     model.eval()
     devices = [next(model.parameters()).device] if next(model.parameters()).is_cuda else []

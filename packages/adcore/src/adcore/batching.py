@@ -1,0 +1,24 @@
+"""How many images a model sees at once where nothing is optimised: in one-pass training and in prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def one_at_a_time(device: torch.device | str) -> bool:
+    """Whether a model on `device` gets its images one at a time: on a CPU, and not elsewhere.
+
+    Libraries sum in another order for another batch size, and an image's score must not depend, not even in its last bit,
+    on the images beside it. On a CPU a larger batch also takes more memory and saves little time.
+    """
+    return str(device).partition(":")[0] == "cpu"
+
+
+def split_batch(images: Tensor) -> Sequence[Tensor]:
+    """A batch (B, 3, H, W) as the batches that a frozen network gets: B of one image on a CPU, else the batch itself."""
+    return images.split(1) if one_at_a_time(images.device) else (images,)
