@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import adcore
@@ -16,48 +17,48 @@ SETTINGS = {
 }  # fmt: skip
 
 
-class Killed(Callback):
-    """What a killed process leaves: no cleaning up after the exception."""
+class Kill(Callback):
+    """Copies the run's folder as a kill in the first step would leave it, and stops the run."""
+
+    def __init__(self, folder, copy):
+        self.folder, self.copy = folder, copy
 
     def on_step_end(self, trainer, logs):
+        shutil.copytree(self.folder, self.copy)
         raise KeyboardInterrupt
 
 
-def begun(data: Path, out: Path, monkeypatch) -> Path:
+def begun(data: Path, out: Path) -> Path:
     """The folder of a run that was killed in its first step."""
-    monkeypatch.setattr("adcore.files.shutil.rmtree", lambda *_, **__: None)
     with pytest.raises(KeyboardInterrupt):
-        adcore.train(f"mvtec:{data}", "part", **SETTINGS, out=out, tensorboard=True, callbacks=[Killed()])
-    monkeypatch.undo()
-    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} >= {"training_detail.log"}
-    return out
+        adcore.train(
+            f"mvtec:{data}", "part", **SETTINGS, out=out / "run", callbacks=[Kill(out / "run", out / "killed")]
+        )
+    killed = out / "killed"
+    assert "training_detail.log" in {path.name for path in killed.iterdir()}
+    (killed / "tensorboard_logs").mkdir()
+    (killed / "checkpoints").mkdir()
+    (killed / "checkpoints" / "best.safetensors").write_bytes(b"of the killed run")
+    return killed
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_is_started_over(tmp_path, monkeypatch) -> None:
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_started_over(tmp_path) -> None:
     data = write_tiny_mvtec(tmp_path / "data")
-    out = begun(data, tmp_path / "out", monkeypatch)
-    (out / "checkpoints").mkdir()
-    (out / "checkpoints" / "best.safetensors").write_bytes(b"of the killed run")
+    out = begun(data, tmp_path)
     run = adcore.train(f"mvtec:{data}", "part", **SETTINGS, out=out, resume=True)
     assert any("no checkpoint" in note and "from the beginning" in note for note in run.summary["notes"])
-    whole = adcore.train(f"mvtec:{data}", "part", **SETTINGS, out=tmp_path / "whole")
-    assert run.summary["losses"] == whole.summary["losses"]
     assert not (out / "checkpoints" / "best.safetensors").exists()
+    assert json.loads((out / "result.json").read_text())["logged"] == []
+
+    (out / "checkpoints" / "last.safetensors").unlink()  # a finished run is not started over
+    with pytest.raises(DataError, match="not empty"):
+        adcore.train(f"mvtec:{data}", "part", **SETTINGS, out=out, resume=True)
 
 
-def test_resume_still_refuses_a_folder_with_anything_else(tmp_path, monkeypatch) -> None:
+def test_resume_still_refuses_a_folder_with_anything_else(tmp_path) -> None:
     data = write_tiny_mvtec(tmp_path / "data")
-    out = begun(data, tmp_path / "out", monkeypatch)
+    out = begun(data, tmp_path)
     (out / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="not empty"):
         adcore.train(f"mvtec:{data}", "part", **SETTINGS, out=out, resume=True)
     assert (out / "notes.txt").read_text() == "mine"
-
-
-def test_a_finished_run_has_nothing_to_resume_but_its_checkpoint(tmp_path) -> None:
-    data = write_tiny_mvtec(tmp_path / "data")
-    first = adcore.train(f"mvtec:{data}", "part", **SETTINGS, out=tmp_path / "out")
-    assert json.loads((first.folder / "result.json").read_text())["logged"] == []
-    (first.folder / "checkpoints" / "last.safetensors").unlink()
-    with pytest.raises(DataError, match="not empty"):
-        adcore.train(f"mvtec:{data}", "part", **SETTINGS, out=first.folder, resume=True)
