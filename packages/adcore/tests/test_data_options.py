@@ -8,14 +8,12 @@ from pathlib import Path
 
 import adcore
 import pytest
-import torch
-from adcore import pipeline
 from adcore.errors import ConfigError
 from adcore.experiments.conditions import check_condition
 from adcore.experiments.reading import RawCondition
-from adcore.registry import open_dataset
 from adcore.request import DataChoice, choose_model
 from adcore.testing import write_tiny_mvtec
+from adcore.training_run import run_identity
 
 FAST = {"width": 4, "latent": 4, "image_size": 32}
 
@@ -114,20 +112,11 @@ def test_conditions_take_data_options(parts) -> None:
     assert mistakes[0].startswith("data_options: ")
 
 
-def test_a_checkpoint_knows_the_options_of_its_data(parts, tmp_path) -> None:
+def test_a_checkpoint_knows_the_options_of_its_data(parts) -> None:
     root, table = parts
+    choice = choose_model("autoencoder", FAST)
     identities = [
-        pipeline.Fitting(
-            choose_model("autoencoder", FAST),
-            DataChoice("folder", root, "part", options),
-            open_dataset("folder", str(root)),
-            [],
-            torch.device("cpu"),
-            [],
-            tmp_path,
-            False,
-        )._identity(3)
-        for options in ({}, {"metadata": table})
+        run_identity(choice, DataChoice("folder", root, "part", options), 3) for options in ({}, {"metadata": table})
     ]
     assert identities[0] != identities[1]
     json.dumps(identities)

@@ -64,12 +64,12 @@ def train_model(
         validate=image_auroc if {sample.label for sample in val_samples} == {0, 1} else None,
         callbacks=callbacks,
         checkpoints=checkpoints,
-        identity=_identity(choice, data, len(dataset)),
+        identity=run_identity(choice, data, len(dataset)),
     )
     return trainer.run(resume), dataset.skipped
 
 
-def _identity(choice: ModelChoice, data: DataChoice, images: int) -> dict[str, Any]:
+def run_identity(choice: ModelChoice, data: DataChoice, images: int) -> dict[str, Any]:
     """What must be the same for a checkpoint to be continued."""
     return {
         "model": choice.card.name,
