@@ -10,7 +10,7 @@ import torch
 from adcore import artifact as artifacts
 from adcore import tensorfile
 from adcore.artifact import Artifact
-from adcore.backbones.features import create_backbone, stored_weights
+from adcore.backbones.build import create_backbone, stored_weights
 from adcore.errors import WeightsError
 from adcore.registry import create_model
 from adcore.testing.tiny import fit_tiny, tiny_images

@@ -9,7 +9,8 @@ import pytest
 import timm
 import torch
 from adcore.backbones import resolve as resolving
-from adcore.backbones.features import FeatureExtractor, create_backbone, stored_weights
+from adcore.backbones.build import create_backbone, stored_weights
+from adcore.backbones.features import FeatureExtractor
 from adcore.backbones.resolve import find, resolve
 from adcore.errors import ConfigError, WeightsError
 from adcore.registry import backbone_card

@@ -49,10 +49,10 @@ def test_cards_have_the_defaults_their_users_know(size, image_size, epochs, batc
     assert (card.image_size, card.epochs, card.batch_size) == (image_size, epochs, batch_size)
     with torch.device("meta"):  # the whole network, without its memory
         built = create_model(card.name, weights="random")
-    assert built.encoder.target_layers == layers
+    assert tuple(built.encoder.indices) == layers
     assert len(built.encoder.net.blocks) == layers[-1] + 1, "blocks behind the last target layer are kept for nothing"
     assert (len(built.decoder), built.bottleneck.drop.p) == (8, 0.2)
-    assert built.encoder.dim == {"small": 384, "base": 768, "large": 1024}[size]
+    assert built.encoder.channels[0] == {"small": 384, "base": 768, "large": 1024}[size]
 
 
 def test_short_name_is_the_base_model_at_392():
@@ -140,7 +140,7 @@ def test_encoder_is_frozen_and_stays_in_evaluation_mode(model):
     assert not model.encoder.training
     assert not model.encoder.net.training
     assert model.bottleneck.drop.training
-    layers = model.encoder(torch.zeros(1, 3, 28, 28))
+    layers = model.encoder.tokens(torch.zeros(1, 3, 28, 28))
     assert [tuple(t.shape) for t in layers] == [(1, 1 + 4, 384)] * 2
     assert not any(t.requires_grad for t in layers)
     model.eval()
@@ -155,8 +155,12 @@ def test_registers_are_selectable():
 
 
 def test_input_at_the_encoders_own_grid_uses_its_positions_unchanged(model):
-    grid = model.encoder.net.patch_embed.grid_size
-    assert torch.equal(model.encoder._positions(grid), model.encoder.net.pos_embed[:, 1:])
+    net, images = model.encoder.net, torch.rand(1, 3, 518, 518)
+    seen = []
+    handle = net.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.encoder.tokens(images)
+    handle.remove()
+    assert torch.equal(seen[0][:, 1:], net.patch_embed(images) + net.pos_embed[:, 1:])
 
 
 @pytest.mark.parametrize(

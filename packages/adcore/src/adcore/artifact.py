@@ -127,7 +127,7 @@ def _named(path: Path) -> Iterator[None]:
 
 def _build(header: dict[str, Any]) -> AnomalyModel:
     """The untrained model that a header describes."""
-    from adcore.backbones.features import stored_weights
+    from adcore.backbones.build import stored_weights
     from adcore.registry import create_model, require_model
 
     require_model(header["model"], header["package"], header["package_version"])
@@ -179,7 +179,7 @@ def _frozen_backbones(model: nn.Module) -> list[tuple[str, Any]]:
 
 def _check_backbones(model: nn.Module, header: dict[str, Any]) -> None:
     """The weights found on this machine must be the ones that the model was trained with."""
-    from adcore.backbones.features import WeightsInfo
+    from adcore.backbones.build import WeightsInfo
 
     parts = {prefix: model.get_submodule(prefix.removesuffix(".")) for prefix, _ in _frozen_backbones(model)}
     stored = {entry["prefix"]: entry for entry in header["backbones"]}

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import read_state
+from adcore.backbones.build import read_state
 from adcore.data.samples import NORMAL
 from adcore.errors import ConfigError
 from adcore.maps import upsample

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import FeatureExtractor, read_state
+from adcore.backbones.build import read_state
+from adcore.backbones.features import FeatureExtractor
 from adcore.backbones.resolve import search_folders
 from adcore.data.image_io import read_image
 from adcore.data.layout import found_in, images_below

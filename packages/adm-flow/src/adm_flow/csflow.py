@@ -11,7 +11,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import create_backbone
+from adcore.backbones.build import create_backbone
 from adcore.backbones.fused import Frozen
 from adcore.errors import ConfigError
 from adcore.maps import upsample

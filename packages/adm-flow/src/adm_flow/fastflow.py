@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import torch
+from adcore.backbones.features import create_features
+from adcore.backbones.transformer import TransformerFeatures
 from adcore.maps import upsample
 from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
 from adcore.training.plan import Plan
@@ -17,7 +19,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adm_flow.blocks import CouplingBlock, MapNorm, convolutions
-from adm_flow.vit import TransformerFeatures, create_features
 
 
 def build_flow(channels: int, steps: int, conv3x3_only: bool, hidden_ratio: float) -> SequenceINN:

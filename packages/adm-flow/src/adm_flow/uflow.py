@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from adcore.backbones.features import create_features
+from adcore.backbones.transformer import TransformerFeatures
 from adcore.errors import ConfigError
 from adcore.maps import upsample
 from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
@@ -24,7 +26,7 @@ from scipy.stats import binom, chi2
 from torch import Tensor, nn
 
 from adm_flow.blocks import CouplingBlock, MapNorm, convolutions
-from adm_flow.vit import MultiScaleCait, TransformerFeatures, create_features
+from adm_flow.vit import MultiScaleCait
 
 WINDOW = 7  # side of the a contrario test's window on the finest scale; halved with every coarser one
 

@@ -5,14 +5,13 @@ Guo et al., Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised An
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import create_backbone
 from adcore.backbones.networks import describe_network
+from adcore.backbones.transformer import TransformerFeatures
 from adcore.errors import ConfigError
 from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
@@ -30,60 +29,17 @@ from adm_foundation.optimizers import StableAdamW
 SCORE_SIZE = (256, 256)  # maps are compared at this size, whatever the input's
 
 
-class TokenEncoder(nn.Module):
-    """Tokens of some blocks of a frozen vision transformer, running no block beyond the last one asked for."""
-
-    def __init__(self, backbone: str, target_layers: tuple[int, ...], weights: str) -> None:
-        super().__init__()
-        self.target_layers = target_layers
-        whole = describe_network(backbone_card(backbone))
-        if type(whole) is not VisionTransformer:
-            raise ConfigError(f"backbone '{backbone}' is no plain vision transformer; take dinov2_vit_base_14, say")
-        depth = len(whole.blocks)
-        if not 0 <= min(target_layers) <= max(target_layers) < depth:
-            raise ConfigError(f"target_layers {target_layers}: backbone '{backbone}' has the layers 0 to {depth - 1}")
-        needed = max(target_layers) + 1
-        self.net = create_backbone(backbone, weights, frozen=True, dynamic_img_size=True, depth=needed)
-        self.net.norm = nn.Identity()  # intermediate tokens are not normalised
-        self.prefix: int = self.net.num_prefix_tokens  # R
-        self.patch: int = self.net.patch_embed.patch_size[0]
-        self.dim: int = self.net.embed_dim
-        self.heads: int = self.net.blocks[0].attn.num_heads
-
-    def train(self, mode: bool = True) -> TokenEncoder:
-        """The encoder is frozen: it stays in evaluation mode."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> tokens (B, R + N, C) of each target layer: R class and register tokens, then N patches."""
-        height, width = images.shape[-2:]
-        if height % self.patch or width % self.patch:
-            near = " x ".join(str(max(1, round(side / self.patch)) * self.patch) for side in (height, width))
-            raise ConfigError(f"image size {height} x {width} is not a multiple of {self.patch}; nearest: {near}")
-        net = self.net
-        patches = net.patch_embed(images)  # (B, H/14, W/14, C)
-        prefix, positions = [net.cls_token], self._positions(patches.shape[1:3])
-        if net.reg_token is not None:
-            prefix.append(net.reg_token)
-        prefix = torch.cat(prefix, dim=1)  # (1, R, C)
-        if not net.no_embed_class:  # without registers the class token has a position too
-            prefix = prefix + net.pos_embed[:, :1]
-        x = torch.cat([prefix.expand(len(images), -1, -1), patches.flatten(1, 2) + positions], dim=1)
-        layers = []
-        for i, block in enumerate(net.blocks):
-            x = block(x)
-            if i in self.target_layers:
-                layers.append(x)
-        return layers
-
-    def _positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position embeddings of the patches at this grid size; bicubic without antialiasing, as DINOv2 resizes them."""
-        learned = self.net.pos_embed[:, -math.prod(self.net.patch_embed.grid_size) :]  # (1, 37 * 37, C)
-        if tuple(grid) == self.net.patch_embed.grid_size:
-            return learned
-        maps = learned.unflatten(1, self.net.patch_embed.grid_size).permute(0, 3, 1, 2)
-        return F.interpolate(maps, tuple(grid), mode="bicubic").flatten(2).transpose(1, 2)
+def token_encoder(backbone: str, target_layers: tuple[int, ...], weights: str) -> TransformerFeatures:
+    """The frozen DINOv2, whose tokens are not normalised and whose positions are resampled as DINOv2's own code does."""
+    card = backbone_card(backbone)
+    whole = describe_network(card)
+    if type(whole) is not VisionTransformer:
+        raise ConfigError(f"backbone '{backbone}' is no plain vision transformer; take dinov2_vit_base_14, say")
+    if not 0 <= min(target_layers) <= max(target_layers) < len(whole.blocks):
+        raise ConfigError(
+            f"target_layers {target_layers}: backbone '{backbone}' has the layers 0 to {len(whole.blocks) - 1}"
+        )
+    return TransformerFeatures(backbone, [f"block{i}" for i in target_layers], weights, norm=False, antialias=False)
 
 
 class Mlp(nn.Module):
@@ -193,9 +149,10 @@ class Dinomaly(AnomalyModel):
         self.encoder_groups, self.decoder_groups = encoder_groups, decoder_groups
         self.mining_share, self.mining_steps = mining_share, mining_steps
         self.max_ratio, self.auxiliary_weight, self.noise_seed = max_ratio, auxiliary_weight, 0
-        self.encoder = TokenEncoder(backbone, target_layers, weights)
-        self.bottleneck = Mlp(self.encoder.dim, bottleneck_dropout)
-        self.decoder = nn.ModuleList(DecoderBlock(self.encoder.dim, self.encoder.heads) for _ in range(decoder_depth))
+        self.encoder = token_encoder(backbone, target_layers, weights)
+        dim, heads = self.encoder.channels[0], self.encoder.net.blocks[0].attn.num_heads
+        self.bottleneck = Mlp(dim, bottleneck_dropout)
+        self.decoder = nn.ModuleList(DecoderBlock(dim, heads) for _ in range(decoder_depth))
         for module in (*self.bottleneck.modules(), *self.decoder.modules()):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.01, a=-0.03, b=0.03)
@@ -208,7 +165,7 @@ class Dinomaly(AnomalyModel):
             "focal": lambda: Focal(focal_gamma),
             "scale": lambda: Scale(len(encoder_groups), scale_weight, mining_factor),
         }[objective]()
-        self.auxiliary = None if auxiliary_weight is None else NoiseClassifier(self.encoder.dim, noise_std)
+        self.auxiliary = None if auxiliary_weight is None else NoiseClassifier(dim, noise_std)
 
     def reconstruct(self, layers: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Encoder layers (B, R + N, C) -> encoder and decoder tokens (B, N, C), one of each a group."""
@@ -225,7 +182,7 @@ class Dinomaly(AnomalyModel):
 
     def forward(self, images: Tensor) -> Prediction:
         """Score preprocessed images (B, 3, H, W): mean of the top `max_ratio` pixels of the blurred map."""
-        layers = self.encoder(images)
+        layers = self.encoder.tokens(images)
         odd = self.objective.aggregate(cosine_distances(*self.reconstruct(layers)))  # (B, N)
         if self.auxiliary is not None:
             odd = (odd + self.auxiliary(self.fused(layers))) / 2
@@ -239,7 +196,7 @@ class Dinomaly(AnomalyModel):
 
         The auxiliary classifier only reads the frozen encoder, so it learns beside the decoder, in an update of its own.
         """
-        layers = self.encoder(batch.images)
+        layers = self.encoder.tokens(batch.images)
         encoded, decoded = self.reconstruct(layers)
         easy_share = self.mining_share * min(1.0, step / self.mining_steps)  # p
         yield Update(self.objective.loss(encoded, decoded, easy_share))
@@ -254,7 +211,7 @@ class Dinomaly(AnomalyModel):
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of patches, N of them."""
-        return images.shape[-2] // self.encoder.patch, images.shape[-1] // self.encoder.patch
+        return self.encoder.grid(images)
 
     def on_fit_start(self, fit: Fit) -> None:
         """The auxiliary noise follows the fit's seed."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import read_state
+from adcore.backbones.build import read_state
 from adcore.errors import WeightsError
 from adcore.training.device import at_least_single
 from einops import rearrange

@@ -88,7 +88,7 @@ def pack(file: str | Path, name: str, out: str | Path, new_name: str | None = No
 
 
 def _check_fit(card: BackboneCard, file: Path) -> None:
-    from adcore.backbones.features import create_backbone
+    from adcore.backbones.build import create_backbone
 
     try:
         create_backbone(card.name, str(file))

@@ -32,8 +32,8 @@ def where(name: str) -> None:
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Load the weights of NAMES (or of all that are present) into their networks."""
+    from adcore.backbones.build import create_backbone
     from adcore.backbones.digests import expected_digest
-    from adcore.backbones.features import create_backbone
     from adcore.backbones.resolve import find, resolve
 
     present = [card.name for card in list_backbones() if find(card)]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from adcore.backbones.features import create_backbone
+from adcore.backbones.build import create_backbone
 from adcore.cards import BackboneCard
 from adcore.plugins import Origin, load_plugins
 from adcore.registry import backbone_card
