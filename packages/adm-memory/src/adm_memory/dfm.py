@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import FeatureExtractor
+from adcore.backbones.features import create_features
 from adcore.batching import split_batch
 from adcore.maps import upsample
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
@@ -37,7 +37,7 @@ class DFM(AnomalyModel):
         ] = "fre",
     ) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(backbone, [layer], weights)
+        self.extractor = create_features(backbone, [layer], weights)
         self.pooling, self.variance, self.score = pooling, variance, score
         self.register_buffer("mean", torch.empty(0))  # mu: (D,)
         self.register_buffer("directions", torch.empty(0, 0))  # principal components as rows: (k, D)

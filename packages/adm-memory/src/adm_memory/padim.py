@@ -7,7 +7,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import FeatureExtractor
+from adcore.backbones.features import create_features
 from adcore.batching import split_batch
 from adcore.errors import TrainingError
 from adcore.maps import gaussian_blur, upsample
@@ -45,7 +45,7 @@ class PaDiM(AnomalyModel):
         regularization: Annotated[float, Field(gt=0, description="added to the covariance's diagonal")] = 0.01,
     ) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(backbone, layers, weights)
+        self.extractor = create_features(backbone, layers, weights)
         total = sum(self.extractor.channels)
         self.n_features = min(n_features or N_FEATURES.get(self.extractor.card.name, 100), total)
         self.regularization = regularization

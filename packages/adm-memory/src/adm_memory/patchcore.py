@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.features import FeatureExtractor
+from adcore.backbones.features import create_features
 from adcore.batching import split_batch
 from adcore.maps import gaussian_blur, upsample
 from adcore.memory import trim
@@ -46,7 +46,7 @@ class PatchCore(AnomalyModel):
         num_neighbors: Annotated[int, Field(ge=1, description="b of eq. 7; 1 switches the re-weighting off")] = 9,
     ) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(backbone, layers, weights)
+        self.extractor = create_features(backbone, layers, weights)
         self.coreset_ratio, self.num_neighbors = coreset_ratio, num_neighbors
         self.register_buffer("memory_bank", torch.empty(0))  # M: (m, d)
         self._index: NearestNeighbours | None = None  # search structure, made from the bank when first needed

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from adcore.backbones.build import create_backbone
 from adcore.backbones.fused import Frozen
+from adcore.backbones.named import NamedFeatures
 from adcore.backbones.networks import describe_network
 from adcore.backbones.transformer import TransformerFeatures
 from adcore.cards import BackboneCard
@@ -21,19 +22,22 @@ TRANSFORMERS = {f"timm.models.{name}" for name in ("vision_transformer", "deit",
 
 def create_features(
     backbone: str, layers: Sequence[str], weights: str = "pretrained"
-) -> FeatureExtractor | TransformerFeatures:
+) -> FeatureExtractor | TransformerFeatures | NamedFeatures:
     """The frozen feature extractor that suits the backbone: (B, 3, H, W) -> one (B, C_i, H_i, W_i) for each layer.
 
-    Layers of a convolutional network are called "layer2" or "stride8", those of a transformer "block0", "block1", ...
-    `channels` and `strides` describe the maps in the order of `layers`; image sides must be multiples of `size_multiple`.
-    ConfigError lists the layers that exist.
+    Layers of a convolutional network are called "layer2" or "stride8", those of a transformer "block0", "block1", ..., and
+    those of a network that a card's target builds as in its `named_modules()`. `channels` and `strides` describe the maps
+    in the order of `layers`; image sides must be multiples of `size_multiple`. ConfigError lists the layers that exist.
     """
-    kind = TransformerFeatures if _is_transformer(backbone_card(backbone)) else FeatureExtractor
-    return kind(backbone, layers, weights)
+    return _extractor(backbone_card(backbone))(backbone, layers, weights)
 
 
-def _is_transformer(card: BackboneCard) -> bool:
-    return timm.is_model(card.architecture) and timm.model_entrypoint(card.architecture).__module__ in TRANSFORMERS
+def _extractor(card: BackboneCard) -> type[nn.Module]:
+    if card.target:
+        return NamedFeatures
+    known = timm.is_model(card.architecture)
+    transformer = known and timm.model_entrypoint(card.architecture).__module__ in TRANSFORMERS
+    return TransformerFeatures if transformer else FeatureExtractor
 
 
 class FeatureExtractor(nn.Module):
@@ -49,10 +53,10 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         self.card: BackboneCard = backbone_card(backbone)
         self.frozen = frozen
-        if _is_transformer(self.card):
+        if _extractor(self.card) is not FeatureExtractor:
             raise ConfigError(
-                f"backbone '{self.card.name}' is a vision transformer, and this model takes layers of a convolutional network; "
-                "choose one, e.g. resnet18, or a model that takes transformers"
+                f"backbone '{self.card.name}' is not one of timm's convolutional networks, of which this model takes layers; "
+                "choose one, e.g. resnet18"
             )
         indices = _layer_indices(self.card, layers)
         order = sorted(set(indices))  # timm returns maps from shallow to deep

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -12,27 +14,32 @@ from torch.overrides import TorchFunctionMode
 
 from adcore.cards import BackboneCard
 from adcore.errors import ConfigError
-from adcore.registry import card_origin
+from adcore.registry import backbone_builder, card_origin
 
 _drawing = RLock()  # torch's global random state is one for all threads
 
 
 def create_network(card: BackboneCard, seed: int | None = None, **options: Any) -> nn.Module:
-    """The card's architecture without pretrained weights; `options` come on top of the card's own.
+    """The network of a card, from timm or from the card's target, without pretrained weights.
 
-    With a `seed` weights are drawn from it, and torch's global random state stays as it was. Raises ConfigError when
-    there is no such architecture.
+    `options` come on top of the card's own. With a `seed` weights are drawn from it, and torch's global random state stays
+    as it was. Raises ConfigError when there is no such architecture.
     """
+    build = backbone_builder(card) if card.target else _timm_builder(card)
+    with _drawing, torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        return build(**{**card.options, **options})
+
+
+def _timm_builder(card: BackboneCard) -> Callable[..., nn.Module]:
     if not timm.is_model(card.architecture):
         origin = card_origin(card)
         raise ConfigError(
             f"backbone '{card.name}' of plugin '{origin.plugin}' ({origin}) names the architecture '{card.architecture}', "
             f"which timm {timm.__version__} does not have; correct the card, or install the timm that it needs"
         )
-    with _drawing, torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        return timm.create_model(card.architecture, pretrained=False, **{**card.options, **options})
+    return partial(timm.create_model, card.architecture, pretrained=False)
 
 
 class _NoDrawing(TorchFunctionMode):
