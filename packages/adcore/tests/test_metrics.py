@@ -129,3 +129,23 @@ def test_importing_metrics_loads_neither_torch_nor_sklearn_nor_matplotlib():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+@pytest.mark.parametrize("levels", [7, 10_000])
+def test_image_metrics_equal_torchmetrics(levels: int) -> None:
+    """On scores in [0, 1], with many ties and with few. Scores beyond that range torchmetrics would put through a sigmoid."""
+    from torchmetrics.functional import classification as reference
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (300,), generator=generator)
+    scores = ((torch.rand(300, generator=generator) + 0.3 * labels) / 1.3 * levels).round() / levels
+    ours = image_metrics(scores, labels, threshold=0.5).values
+    assert ours["image_auroc"] == pytest.approx(reference.binary_auroc(scores, labels).item(), abs=1e-6)
+    assert ours["image_aupr"] == pytest.approx(reference.binary_average_precision(scores, labels).item(), abs=1e-6)
+    decisions = (scores >= 0.5).int()
+    for name in ("precision", "recall", "accuracy"):
+        expected = getattr(reference, f"binary_{name}")(decisions, labels).item()
+        assert ours[name] == pytest.approx(expected, abs=1e-6), name
+    assert ours["f1"] == pytest.approx(reference.binary_f1_score(decisions, labels).item(), abs=1e-6)
+    (tn, fp), (fn, tp) = reference.binary_confusion_matrix(decisions, labels).tolist()
+    assert ours["confusion_matrix"] == {"tn": tn, "fp": fp, "fn": fn, "tp": tp}

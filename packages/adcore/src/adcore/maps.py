@@ -25,18 +25,6 @@ def gaussian_blur(maps: Tensor, sigma: float, kernel_size: int | None = None) ->
     return F.conv2d(rows, kernel.view(1, 1, size, 1))[:, 0]
 
 
-def gaussian_blur_many(maps: Tensor, sigma: float, kernel_size: int) -> Tensor:
-    """`gaussian_blur` by two matrix products, for many small maps (B, H, W) with gradients: there several times faster."""
-
-    def weights(length: int) -> Tensor:  # (input, output)
-        kernel, pad = _gaussian(kernel_size, sigma, maps), kernel_size // 2
-        identity = torch.eye(length, dtype=maps.dtype, device=maps.device)[None]
-        return F.pad(identity, (pad, pad), mode=_border(pad, *maps.shape[-2:]))[0].unfold(1, kernel_size, 1) @ kernel
-
-    height, width = maps.shape[-2:]
-    return weights(height).T @ (maps @ weights(width))
-
-
 def _gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
     """Weights (size,) of a Gaussian around the middle, their sum 1."""
     offsets = torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2

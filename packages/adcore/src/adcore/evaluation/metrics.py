@@ -95,6 +95,7 @@ def missing_class(labels: np.ndarray) -> str:
 def _curve_metrics(scores: np.ndarray, labels: np.ndarray) -> Metrics:
     if reason := missing_class(labels):
         return Metrics.undefined(_CURVE, reason)
+    # not torchmetrics: it puts scores beyond [0, 1] through a sigmoid, and raw scores of 30 and 50 both become 1
     from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
     precision, recall, _ = precision_recall_curve(labels, scores)
