@@ -44,13 +44,13 @@ def peer_focal_loss(logits, mask):
 
 @pytest.fixture
 def filled(golden):
-    """Our model with the parameters of the golden file, its random faults left out or given."""
+    """Our model with the parameters of the golden file, its random anomalies left out or given."""
     stored = golden("dsr")
     model = DSR()
     stored.fill_module(model, RENAMES, keep=r"\.used$", unused=r"\._ema_")
     model.fitted = True
     model.vq.requires_grad_(False)
-    model.fault_masks = lambda images: torch.zeros(2, len(images), *images.shape[-2:], dtype=torch.bool)
+    model.anomaly_masks = lambda images: torch.zeros(2, len(images), *images.shape[-2:], dtype=torch.bool)
     return model, stored
 
 

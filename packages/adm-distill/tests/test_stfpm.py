@@ -1,4 +1,4 @@
-"""STFPM: distances by hand, what trains, and that it finds a fault after a short fit."""
+"""STFPM: distances by hand, what trains, and that it finds an anomaly after a short fit."""
 
 import torch
 from adcore.model import Batch

@@ -1,4 +1,4 @@
-"""DRAEM and SSPCAB: what the subnetworks see, what the losses reward, and that a short training finds a synthetic fault."""
+"""DRAEM and SSPCAB: what the subnetworks see, what the losses reward, and that a short training finds a synthetic anomaly."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from adcore.training.plan import Plan
 from adcore.training.trainer import Trainer
 from adm_recon.losses import focal_loss, ssim_map
 from adm_recon.sspcab import SSPCAB
-from adm_recon.synthetic import Blend, texture_faults
+from adm_recon.synthetic import Blend, texture_anomalies
 from scipy.ndimage import gaussian_filter
 from torchmetrics.functional.classification import binary_auroc
 
@@ -80,19 +80,19 @@ def test_focal_loss_by_hand_and_symmetric_between_the_classes():
     assert focal_loss(logits, torch.zeros(1, 1, 1)) > 0  # normal pixels count: a mask that is hot everywhere must cost
 
 
-def test_short_training_learns_to_segment_synthetic_faults():
+def test_short_training_learns_to_segment_synthetic_anomalies():
     seed_everything(0)
     model = create_model("draem", **SMALL)
     y = torch.linspace(0, 20, 64)
     images = (0.5 + 0.2 * torch.sin(y)[None, None, :, None]).expand(16, 3, 64, 64) + 0.02 * torch.randn(16, 3, 64, 64)
     summary = fit(model, images, epochs=30, learning_rate=2e-3)
     assert summary.history[-1]["loss"] < 0.6 * summary.history[0]["loss"]
-    damaged, mask = texture_faults(images, ProceduralTextures(), Blend((0.5, 1.0), probability=1.0))
+    damaged, mask = texture_anomalies(images, ProceduralTextures(), Blend((0.5, 1.0), probability=1.0))
     with torch.no_grad():
-        clean, faulty = model(images), model(damaged)
+        clean, defective = model(images), model(damaged)
     assert clean.anomaly_map.shape == (16, 64, 64)
-    assert ((faulty.score > clean.score) | ~mask.flatten(1).any(1)).float().mean() > 0.8
-    assert binary_auroc(faulty.anomaly_map, mask.long()) > 0.7  # of pixels; chance is 0.5
+    assert ((defective.score > clean.score) | ~mask.flatten(1).any(1)).float().mean() > 0.8
+    assert binary_auroc(defective.anomaly_map, mask.long()) > 0.7  # of pixels; chance is 0.5
 
 
 def test_the_rate_falls_at_the_papers_shares_of_the_epochs():
@@ -106,11 +106,11 @@ def test_the_rate_falls_at_the_papers_shares_of_the_epochs():
     assert rates == pytest.approx([1e-4] * 8 + [1e-5] * 4 + [1e-6] * 2)  # 400 and 600 of 700
 
 
-def test_a_gray_image_gets_gray_faults_and_a_coloured_one_coloured_faults():
+def test_a_gray_image_gets_gray_faults_and_a_coloured_one_coloured_anomalies():
     seed_everything(0)
     gray = torch.rand(4, 1, 64, 64).expand(-1, 3, -1, -1)
     images = torch.cat([gray, torch.rand(4, 3, 64, 64)])
-    damaged, mask = texture_faults(images, ProceduralTextures(), Blend(probability=1.0))
+    damaged, mask = texture_anomalies(images, ProceduralTextures(), Blend(probability=1.0))
     assert mask[:4].any()
     assert torch.equal(damaged[:4, :1].expand(-1, 3, -1, -1), damaged[:4])
     assert not torch.equal(damaged[:4], images[:4])

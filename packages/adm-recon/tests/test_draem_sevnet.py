@@ -1,4 +1,4 @@
-"""DRAEM-SevNet: it is DRAEM where the severity is left out, and where it is not, the head learns to rank faults."""
+"""DRAEM-SevNet: it is DRAEM where the severity is left out, and where it is not, the head learns to rank anomalies."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_without_severity_it_is_draem_exactly():
     sevnet = create_model("draem-sevnet", **SMALL, **MASK_ALONE)
     seed_everything(0)
     draem = create_model("draem", **SMALL)
-    draem.damage = lambda images: cut_paste(images, sevnet.fault)[:2]
+    draem.damage = lambda images: cut_paste(images, sevnet.anomaly)[:2]
     first, second = fit(sevnet), fit(draem)
     assert first.history == second.history
     trained = sevnet.draem.state_dict()
@@ -103,7 +103,7 @@ def test_severity_loss_reaches_head_and_encoder(name, head):
 
 
 def test_trains_on_normal_images_alone():
-    assert not model_card("draem-sevnet").supervised  # its faults are synthetic: labelled anomalies are never passed
+    assert not model_card("draem-sevnet").supervised  # its anomalies are synthetic: labelled anomalies are never passed
 
 
 @pytest.mark.parametrize(
@@ -122,6 +122,6 @@ def test_head_ranks_unseen_faults_by_severity(name, head, epochs):
     damaged, _, severity = model.damage(tiny_images(128, (64, 64), seed=9))
     with torch.no_grad():
         _, predicted = model.segment(damaged)
-    faulty = severity > 0
+    defective = severity > 0
     assert spearmanr(predicted, severity).statistic > 0.8
-    assert spearmanr(predicted[faulty], severity[faulty]).statistic > 0.8
+    assert spearmanr(predicted[defective], severity[defective]).statistic > 0.8

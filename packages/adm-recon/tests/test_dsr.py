@@ -1,4 +1,4 @@
-"""DSR: its codes, its latent faults, and its three stages, one after the other."""
+"""DSR: its codes, its latent anomalies, and its three stages, one after the other."""
 
 import pytest
 import torch
@@ -69,7 +69,7 @@ def test_disturbed_codes_have_the_allowed_rank(strength):
 
 def test_where_nothing_is_disturbed_codes_stay_bit_for_bit():
     model = create_model("dsr", anomaly_probability=0.0, **SMALL)
-    q_hi, q_lo, bad_hi, bad_lo, mask = model.latent_faults(tiny_images(2, (64, 64)))
+    q_hi, q_lo, bad_hi, bad_lo, mask = model.latent_anomalies(tiny_images(2, (64, 64)))
     assert torch.equal(q_hi, bad_hi)
     assert torch.equal(q_lo, bad_lo)
     assert not mask.any()
@@ -78,7 +78,7 @@ def test_where_nothing_is_disturbed_codes_stay_bit_for_bit():
 def test_disturbed_codes_lie_inside_the_mask():
     torch.manual_seed(0)
     model = create_model("dsr", anomaly_probability=1.0, **SMALL)
-    _, q_lo, _, bad_lo, mask = model.latent_faults(tiny_images(8, (64, 64)))
+    _, q_lo, _, bad_lo, mask = model.latent_anomalies(tiny_images(8, (64, 64)))
     moved = (q_lo != bad_lo).any(1).repeat_interleave(8, 1).repeat_interleave(8, 2)
     assert moved.any()
     assert torch.equal(moved | mask, mask)

@@ -1,4 +1,4 @@
-"""Training and evaluation from Python, with the signatures people know."""
+"""Training and evaluation from Python."""
 
 from __future__ import annotations
 

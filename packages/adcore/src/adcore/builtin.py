@@ -1,4 +1,4 @@
-"""What adcore itself registers, through the same hooks as everybody else: dataset layouts and known backbones."""
+"""The dataset layouts and backbones of adcore itself, registered through the public hooks."""
 
 from adcore.backbones.cards import BACKBONE_CARDS
 from adcore.cards import BackboneCard, DatasetCard

@@ -1,4 +1,4 @@
-"""One folder for a site without a network: wheels, weights as wheels, data, install scripts, and a manifest of it all."""
+"""Bundles for offline machines: a folder of wheels, weights as wheels, data, install scripts and a manifest."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ exit $LASTEXITCODE
 
 @dataclass
 class Order:
-    """What a bundle has to hold besides weights: `projects` are folders that are built, `requirements` go to the index."""
+    """The contents of a bundle besides weights: `projects` are folders that are built, `requirements` go to the index."""
 
     requirements: list[str] = field(default_factory=list)  # "name==version"
     projects: list[Path] = field(default_factory=list)
-    platform: str | None = None  # of the other machine, as pip calls it: win_amd64, manylinux_2_28_x86_64
-    python_version: str | None = None  # of the other machine: 3.11
+    platform: str | None = None  # of the target machine, as pip names it: win_amd64, manylinux_2_28_x86_64
+    python_version: str | None = None  # of the target machine: 3.11
 
 
 def make_bundle(
@@ -61,7 +61,7 @@ def make_bundle(
 ) -> Path:
     """Write the folder `out`, whole or not at all, with everything that `models` need; returns it.
 
-    Only the families of these models come along. Weights that are on this machine are packed as wheels (`weights=False`
+    Only the families of these models are included. Weights that are on this machine are packed as wheels (`weights=False`
     leaves them out); `data` are folders that are copied. `collect` fetches wheels and is `pip_collect` by default.
     Raises ConfigError for an unknown model, a folder that exists, or when pip fails, WeightsError when weights are missing.
     """
@@ -130,7 +130,7 @@ def verify_bundle(folder: str | Path) -> list[str]:
 def pip_collect(order: Order, wheels: Path) -> None:
     """Fill the folder `wheels` with pip: build projects, then fetch them and all that they need.
 
-    For this machine's own kind the versions are those that are installed here. ConfigError with pip's last word.
+    For this machine's own kind the versions are those that are installed here. ConfigError with pip's last line.
     """
     for project in order.projects:
         _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(project))

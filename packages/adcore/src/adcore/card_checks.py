@@ -1,4 +1,4 @@
-"""Checks of the cards that a plugin registers: every field of the type that its annotation says, without torch."""
+"""Checks of the cards that a plugin registers: every field has the type of its annotation; no torch."""
 
 from __future__ import annotations
 

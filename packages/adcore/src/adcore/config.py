@@ -84,11 +84,11 @@ def _checked(
 
 
 def describe_errors(error: ValidationError) -> str:
-    """All faults of a validation on one line: key, what is wrong, what was given."""
+    """All errors of a validation on one line: key, what is wrong, what was given."""
     parts = []
-    for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"]) or "value"
-        parts.append(f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]} (got {fault['input']!r})")
+    for entry in error.errors():
+        key = ".".join(str(part) for part in entry["loc"]) or "value"
+        parts.append(f"{key}: {entry['msg'][0].lower()}{entry['msg'][1:]} (got {entry['input']!r})")
     return "; ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""What goes into CSV files: cells that a spreadsheet program never takes for a formula."""
+"""CSV cells that a spreadsheet program never runs as a formula."""
 
 from __future__ import annotations
 

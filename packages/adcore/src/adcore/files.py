@@ -1,4 +1,4 @@
-"""Writing files so that a crash never leaves a broken one under its final name, and one process at a time to a folder."""
+"""Atomic files, cleaning up after failures, and locks on folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The header of a model file as a schema: what is not of it is refused, in one line, before anything is built from it."""
+"""The header of a model file as a schema: a header that does not fit is refused before a model is built."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def check_header(record: dict[str, Any], name: str) -> None:
     try:
         header = Header.model_validate_json(json.dumps({**record, "format": version}))
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(part) for part in fault["loc"])
-        raise ArtifactError(f"{name} has a damaged header: {key}: {fault['msg']}; copy or train it again") from None
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(f"{name} has a damaged header: {key}: {first['msg']}; copy or train it again") from None
     except (AdcoreError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{name} has a damaged header: {error}; copy or train it again") from None
     _check_calibration(header.calibration, name)

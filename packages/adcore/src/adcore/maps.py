@@ -33,5 +33,5 @@ def _gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
 
 
 def _border(pad: int, *sides: int) -> str:
-    """How to go on beyond the border: reflection needs more pixels than the pad."""
+    """Padding mode at the border: reflection needs more pixels than the padding."""
     return "reflect" if pad < min(sides) else "replicate"

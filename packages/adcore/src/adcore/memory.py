@@ -1,4 +1,4 @@
-"""Memory that the C library keeps after it was freed, given back to the system; and whether there was too little of it."""
+"""Returning freed memory to the system, and recognising out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 
 
 def trim() -> None:
-    """Give freed memory back, between two stages of work (glibc's `malloc_trim`); elsewhere than with glibc: nothing."""
+    """Return freed memory to the system between two stages of work (`malloc_trim`); without glibc nothing happens."""
     try:
         function = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError, TypeError):  # Windows, macOS, another C library
@@ -15,7 +15,7 @@ def trim() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python or torch says that memory, of the machine or of a GPU, did not suffice."""
+    """Whether an error of Python or torch means that the machine or a GPU is out of memory."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in str(error) or "out of memory" in str(error))

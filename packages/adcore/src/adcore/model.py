@@ -71,7 +71,7 @@ class Fit:
     train_batches: Callable[[], Iterable[Batch]]  # one pass over the training images, in fixed order
     val_batches: Callable[[], Iterable[Batch]] | None  # the same over the validation images, where there are any
     log: Callable[[str, float], None]  # a value for the progress bar, the logs and `logged` in result.json
-    progress: Callable[[str, int, int], None]  # what is being done, done, total: for long work inside a hook
+    progress: Callable[[str, int, int], None]  # (description, done, total), for long work inside a hook
     epoch: int = 0  # epochs done
     step: int = 0  # batches done; the whole fit sees plan.total_steps of them
 

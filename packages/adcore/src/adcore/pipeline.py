@@ -1,4 +1,4 @@
-"""One run from data to report: fit, calibrate, evaluate, save. The command line, Python and experiments all come here."""
+"""One run from data to report: fit, calibrate, evaluate, save. Used by the command line, Python and experiments."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HOLD_OUT = 0.1  # part of the training images kept for calibration when there is
 
 @dataclass
 class RunResult:
-    """What a run gave; `folder` holds the files."""
+    """The result of a run; `folder` holds the files."""
 
     folder: Path
     metrics: Metrics
@@ -216,7 +216,7 @@ def split_samples(samples: list[Sample], data: DataChoice, seed: int) -> tuple[l
 
 
 def clear(folder: Path, *names: str) -> None:
-    """Remove the results of the run that is being overwritten and the files `names`; first what marks it as complete."""
+    """Remove the results of the run that is overwritten and the files `names`; result.json first."""
     for name in (RESULT, "predictions.csv", "report.html", *names):
         (folder / name).unlink(missing_ok=True)
 
@@ -227,7 +227,7 @@ def threshold_of(calibration: dict[str, Any]) -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """What the numbers were made with."""
+    """Versions of adcore, torch and Python."""
     return {"adcore": adcore.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 

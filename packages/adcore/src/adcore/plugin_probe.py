@@ -1,4 +1,4 @@
-"""Loading a plugin in a process of its own, for `adcore doctor`: it may hang there, or end the process."""
+"""Loads a plugin in a separate process for `adcore doctor`, to find plugins that hang or end the process."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Plugin discovery that survives a broken plugin: each load, registration and hook call is guarded on its own.
 
-pluggy's own entry-point loading lets one broken package end the host program, so the loop here is ours.
+pluggy's own entry-point loading ends the host program when one package is broken, so it is not used.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Plugins:
     def add(self, card: Card, origin: Origin) -> None:
         """Keep the card; a second card of one name makes that name unusable and is reported with both origins.
 
-        A wheel of weights (`adcore backbones pack`) is no second backbone: it completes the card that adcore itself has.
+        A wheel of weights (`adcore backbones pack`) registers no second backbone: it adds the weights to the card of adcore.
         """
         kind, known = type(card), self.cards[type(card)]
         old, owner = known.get(card.name, (None, None))
@@ -168,7 +168,7 @@ def problem_of(origin: Origin, error: BaseException) -> Problem:
 
 
 def _ask(module: object, origin: Origin) -> list[Card]:
-    """Call the module's hooks and return their cards, all of them or, on any fault, none."""
+    """Call the module's hooks and return their cards, or raise; never a part of them."""
     check_compatible(origin)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)

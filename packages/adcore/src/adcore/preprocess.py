@@ -79,7 +79,7 @@ class Preprocess:
         return image.contiguous()
 
     def mask(self, mask: Tensor) -> Tensor:
-        """Decoded mask (H, W) bool -> (h, w) bool, with the same geometry, always nearest."""
+        """Decoded mask (H, W) bool -> (h, w) bool, with the same geometry, always with nearest-neighbour resizing."""
         inner = self._inner(*mask.shape)
         if mask.shape != inner:
             mask = F.interpolate(mask[None, None].to(torch.uint8), inner, mode="nearest-exact")[0, 0].bool()

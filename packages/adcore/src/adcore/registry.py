@@ -1,4 +1,4 @@
-"""Names to cards to objects. Listing imports no torch; creating a model imports exactly that one."""
+"""From names to cards to objects. Listing imports no torch; creating a model imports only that model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ IN_PROCESS = "in-process"  # in place of a plugin's name, for what `register` ha
 
 
 def list_models(family: str | None = None) -> list[ModelCard]:
-    """Cards of all installed models, by family and name, but for names that two packages claim."""
+    """Cards of all installed models, by family and name, without names that two packages register."""
     return sorted((c for c in _all(ModelCard) if family in (None, c.family)), key=lambda c: (c.family, c.name))
 
 
@@ -183,7 +183,7 @@ def create_model(name: str, **config: Any) -> AnomalyModel:
 
 
 def open_dataset(name: str, root: str, **options: Any) -> DatasetReader:
-    """A reader for the dataset layout `name` at `root`; ConfigError for an option that it has not, or of a wrong type."""
+    """A reader for the dataset layout `name` at `root`; ConfigError for an unknown option or a wrong type."""
     return reader_class(name)(root, **check_data_options(name, options))
 
 
@@ -214,7 +214,7 @@ def _find(kind: type[C], name: str) -> C:
 
 
 def _unknown(plugins: Plugins, kind: type[C], name: str) -> str:
-    """Why there is no such name: a broken plugin that is called like it, else the nearest names and all broken plugins."""
+    """The error for an unknown name: a broken plugin of a similar name, else the nearest names and all broken plugins."""
     word = _KINDS[kind]
     named = [p for p in plugins.problems if {name, *_prefixes(name)} & {p.origin.plugin, p.origin.distribution}]
     if named:

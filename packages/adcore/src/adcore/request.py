@@ -1,4 +1,4 @@
-"""What one run is: model, data and settings, with every override checked before anything starts."""
+"""The request for a run: model, data and settings, checked before anything starts."""
 
 from __future__ import annotations
 

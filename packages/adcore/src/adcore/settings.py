@@ -73,7 +73,7 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], Any], str]] = {  # key -> (its check,
 def set_globals(**values: Any) -> Settings:
     """Set any of dataset_dir, backbone_dir, output_dir, seed, device, allow_downloads, max_image_pixels for this process.
 
-    None takes a folder back. Raises ConfigError for an unknown key or a value of a wrong type, and then changes nothing.
+    None resets a folder. Raises ConfigError for an unknown key or a value of a wrong type, and then changes nothing.
     """
     _globals.update(_checked(values, "set_globals: "))
     return settings()

@@ -79,7 +79,7 @@ def _resized(features: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class EfficientAD(AnomalyModel):
-    """The student misses local faults of the teacher's patches, the autoencoder faults of the whole (logical ones).
+    """The student misses local anomalies of the teacher's patches, the autoencoder anomalies of the whole (logical ones).
 
     Images come in [0, 1]; the model standardises them itself, since its augmentation works on colours.
     """

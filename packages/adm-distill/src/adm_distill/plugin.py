@@ -24,7 +24,7 @@ _EFFICIENTAD = {
     "paper": "Batzner, Heckler, König, EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level Latencies, "
     "WACV 2024",
     "year": 2024,
-    "summary": "A student and an autoencoder repeat a tiny distilled teacher; local and logical faults are where they fail.",
+    "summary": "A student and an autoencoder repeat a tiny distilled teacher; local and logical anomalies are where they fail.",
     "epochs": 20,
     "batch_size": 1,
     "normalization": "none",

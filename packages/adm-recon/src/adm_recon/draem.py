@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from adm_recon.blocks import check_size, double_conv, up_conv
 from adm_recon.losses import focal_loss, ssim_map
 from adm_recon.sspcab import SSPCAB
-from adm_recon.synthetic import Blend, texture_faults, texture_source
+from adm_recon.synthetic import Blend, texture_anomalies, texture_source
 
 MILESTONES = (400 / 700, 600 / 700)  # shares of the epochs after which the rate falls to a tenth
 
@@ -95,7 +95,7 @@ def papers_optimizer(plan: Plan, parameters: Iterable[Tensor]) -> dict[str, Opti
 
 
 class DRAEM(AnomalyModel):
-    """Learns to repair synthetic faults and to segment them; images (B, 3, H, W) in [0, 1], sides multiples of 32.
+    """Learns to repair synthetic anomalies and to segment them; images (B, 3, H, W) in [0, 1], sides multiples of 32.
 
     Zavrtanik et al., ICCV 2021; with `sspcab` after Ristea et al., CVPR 2022. The score is the map's maximum.
     """
@@ -108,7 +108,7 @@ class DRAEM(AnomalyModel):
             Field(description="folder of texture images, such as DTD; procedural textures when none is given"),
         ] = None,
         beta: Annotated[
-            tuple[float, float], Field(description="opacity of the texture in a synthetic fault, lowest and highest")
+            tuple[float, float], Field(description="opacity of the texture in a synthetic anomaly, lowest and highest")
         ] = (0.1, 1.0),
         anomaly_probability: Annotated[float, Field(ge=0, le=1, description="share of damaged training images")] = 0.5,
         sspcab: Annotated[bool, Field(description="SSPCAB as bottleneck of the reconstructive subnetwork")] = False,
@@ -130,8 +130,8 @@ class DRAEM(AnomalyModel):
         self.source = texture_source(self.textures, "draem")
 
     def damage(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) -> images with synthetic faults, and their masks (B, H, W) bool."""
-        return texture_faults(images, self.source, self.blend)
+        """(B, 3, H, W) -> images with synthetic anomalies, and their masks (B, H, W) bool."""
+        return texture_anomalies(images, self.source, self.blend)
 
     def losses(self, images: Tensor, damaged: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The terms of the loss by name, and the activations act1 .. act6 of the discriminative encoder."""
@@ -156,7 +156,7 @@ class DRAEM(AnomalyModel):
         return papers_optimizer(plan, self.parameters())
 
     def segment(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, 3, H, W) -> probability of a fault at each pixel (B, H, W), and act1 .. act6."""
+        """(B, 3, H, W) -> probability of an anomaly at each pixel (B, H, W), and act1 .. act6."""
         check_size(images, 32, "draem")
         reconstruction, _, _ = self.reconstructive(images)
         activations = self.discriminative.encode(torch.cat([images, reconstruction], dim=1))

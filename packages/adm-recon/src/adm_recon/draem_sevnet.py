@@ -1,4 +1,4 @@
-"""DRAEM-SevNet: DRAEM whose discriminative encoder also tells how severe a fault is."""
+"""DRAEM-SevNet: DRAEM whose discriminative encoder also tells how severe an anomaly is."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SpatialHead(nn.Module):
 
 
 class DRAEMSevNet(AnomalyModel):
-    """DRAEM on cut-paste faults of known severity, which a head reads off its encoder and which joins the score.
+    """DRAEM on cut-paste anomalies of known severity, which a head reads off its encoder and which joins the score.
 
     Images (B, 3, H, W) in [0, 1], sides multiples of 32. The score is in [0, 1]: the map's maximum and the predicted
     severity, each in [0, 1], averaged or the larger of both.
@@ -85,7 +85,7 @@ class DRAEMSevNet(AnomalyModel):
         attention: Annotated[bool, Field(description="sigmoid attention in the spatial_aware head")] = True,
         severity_weight: Annotated[float, Field(ge=0, description="of the severity loss; 0 trains DRAEM alone")] = 0.5,
         severity_loss: Annotated[Literal["mse", "smooth_l1"], Field(description="between severities")] = "mse",
-        severity_max: Annotated[float, Field(gt=0, description="largest severity of a synthetic fault")] = 1.0,
+        severity_max: Annotated[float, Field(gt=0, description="largest severity of a synthetic anomaly")] = 1.0,
         score_combination: Annotated[
             Literal["simple_average", "weighted_average", "maximum"], Field(description="of mask score and severity")
         ] = "simple_average",
@@ -93,13 +93,13 @@ class DRAEMSevNet(AnomalyModel):
             float, Field(ge=0, le=1, description="of the severity in weighted_average; 0: mask score alone")
         ] = 0.5,
         patch_width: Annotated[
-            tuple[float, float], Field(description="of a synthetic fault to the image's width, lowest and highest")
+            tuple[float, float], Field(description="of a synthetic anomaly to the image's width, lowest and highest")
         ] = (0.05, 0.3),
         patch_ratio: Annotated[tuple[float, float], Field(description="its height to its width, in pixels")] = (
             0.5,
             2.0,
         ),
-        patch_count: Annotated[int, Field(ge=1, description="most patches of one fault")] = 1,
+        patch_count: Annotated[int, Field(ge=1, description="most patches of one anomaly")] = 1,
         anomaly_probability: Annotated[float, Field(ge=0, le=1, description="share of damaged training images")] = 0.5,
         reconstructive_width: Annotated[int, Field(ge=1, description="channels of its first block")] = 128,
         discriminative_width: Annotated[int, Field(ge=1, description="channels of its first block")] = 64,
@@ -109,14 +109,14 @@ class DRAEMSevNet(AnomalyModel):
         self.first = 1 if multiscale else 5  # of the activations that the head reads
         channels = discriminative_width * sum(WIDTHS[self.first :])
         self.head = PooledHead(channels) if severity_head == "gap" else SpatialHead(channels, attention)
-        self.fault = CutPaste(patch_width, patch_ratio, patch_count, severity_max, anomaly_probability)
+        self.anomaly = CutPaste(patch_width, patch_ratio, patch_count, severity_max, anomaly_probability)
         self.severity_weight, self.severity_max = severity_weight, severity_max
         self.severity_loss = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}[severity_loss]
         self.score_combination, self.score_weight = score_combination, score_weight
 
     def damage(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) -> images with synthetic faults, their masks (B, H, W) bool, their severities (B,)."""
-        return cut_paste(images, self.fault)
+        """(B, 3, H, W) -> images with synthetic anomalies, their masks (B, H, W) bool, their severities (B,)."""
+        return cut_paste(images, self.anomaly)
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         check_size(batch.images, 32, "draem-sevnet")

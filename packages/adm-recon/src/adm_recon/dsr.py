@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from adm_recon.blocks import check_size, double_conv, up_conv
 from adm_recon.losses import focal_loss
-from adm_recon.synthetic import Blend, perlin_masks, texture_faults
+from adm_recon.synthetic import Blend, perlin_masks, texture_anomalies
 from adm_recon.vqvae import Quantizer, TwoLevelVQ, load_vq, residual_stack
 
 RECONSTRUCTION_WEIGHT = 10.0  # of the object-specific reconstruction in the second stage's loss
@@ -173,12 +173,12 @@ class DSR(AnomalyModel):
         return images, self.detector(images)
 
     @torch.no_grad()
-    def latent_faults(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def latent_anomalies(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """(B, 3, H, W) -> clean Q_hi, Q_lo, disturbed Q_hi, Q_lo, and what was disturbed (B, H, W) bool.
 
-        A fault is in one level or in both; a disturbed lo level also changes the hi level that is computed from it.
+        An anomaly is in one level or in both; a disturbed lo level also changes the hi level that is computed from it.
         """
-        masks = self.fault_masks(images)  # (2, B, H, W): for hi and for lo
+        masks = self.anomaly_masks(images)  # (2, B, H, W): for hi and for lo
         strength = self.strength + (1 - self.strength) * torch.rand(len(images))
         features, f_lo = self.vq.encode(images)
         q_lo = self.vq.codes_lo(f_lo)
@@ -190,17 +190,17 @@ class DSR(AnomalyModel):
         covered = (at.repeat_interleave(s, 1).repeat_interleave(s, 2) for at, s in ((at_hi, 4), (at_lo, 8)))
         return q_hi, q_lo, bad_hi, bad_lo, next(covered) | next(covered)
 
-    def fault_masks(self, images: Tensor) -> Tensor:
+    def anomaly_masks(self, images: Tensor) -> Tensor:
         """Where codes are disturbed, (2, B, H, W) bool for the levels hi and lo."""
         count, _, height, width = images.shape
-        faulty = torch.rand(count) < self.blend.probability
-        masks = perlin_masks(count, (height, width)) & faulty[:, None, None]
+        defective = torch.rand(count) < self.blend.probability
+        masks = perlin_masks(count, (height, width)) & defective[:, None, None]
         level = torch.randint(3, (count, 1, 1))  # hi, lo, both
         return torch.stack([masks & (level != 1), masks & (level != 0)]).to(images.device)
 
     def smudge(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) -> images with visible faults, and their masks (B, H, W) bool."""
-        return texture_faults(images, BatchTextures(images), self.blend)
+        """(B, 3, H, W) -> images with visible anomalies, and their masks (B, H, W) bool."""
+        return texture_anomalies(images, BatchTextures(images), self.blend)
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         check_size(batch.images, 32, "dsr")
@@ -217,7 +217,7 @@ class DSR(AnomalyModel):
         return Update(sum(terms.values()), "vq", {name: term.detach() for name, term in terms.items()})
 
     def restriction_step(self, images: Tensor) -> Update:
-        q_hi, q_lo, bad_hi, bad_lo, mask = self.latent_faults(images)
+        q_hi, q_lo, bad_hi, bad_lo, mask = self.latent_anomalies(images)
         with torch.no_grad():
             general = self.vq.decoder(self.vq.stack(bad_hi, bad_lo))  # I_gen
         f_hi, f_lo, restored = self.restore(bad_hi, bad_lo)

@@ -1,4 +1,4 @@
-"""Synthetic faults: textures blended in under Perlin masks (DRAEM, DSR), and rectangular cut-paste (DRAEM-SevNet)."""
+"""Synthetic anomalies: textures blended in under Perlin masks (DRAEM, DSR), and rectangular cut-paste (DRAEM-SevNet)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Blend:
     """How a texture is blended in."""
 
     beta: tuple[float, float] = (0.1, 1.0)  # opacity of the texture, lowest and highest
-    probability: float = 0.5  # of a fault in an image
+    probability: float = 0.5  # of an anomaly in an image
     threshold: float = 0.5  # of the Perlin noise
 
 
@@ -74,22 +74,22 @@ def perlin_masks(count: int, size: tuple[int, int], threshold: float = 0.5) -> T
     return F.grid_sample(noise[:, None], grid, padding_mode="reflection", align_corners=False)[:, 0] > threshold
 
 
-def texture_faults(images: Tensor, source: Textures, blend: Blend) -> tuple[Tensor, Tensor]:
+def texture_anomalies(images: Tensor, source: Textures, blend: Blend) -> tuple[Tensor, Tensor]:
     """(B, 3, H, W) in [0, 1] -> images with blended-in textures, and what was touched (B, H, W) bool.
 
     I_a = (1 - M) I + (1 - beta) M I + beta M A, with mask M and augmented texture A (Zavrtanik et al. 2021, eq. 2); beta is
-    the opacity, drawn for each image. An image without a fault comes back as it was, with an empty mask. A gray image gets
-    gray textures, unlike in the paper: colour would give every fault away, and real faults of gray images have none.
+    the opacity, drawn for each image. An image without an anomaly comes back as it was, with an empty mask. A gray image gets
+    gray textures, unlike in the paper: colour would give every anomaly away, and real anomalies of gray images have none.
     """
     count, _, *size = images.shape
-    faulty = torch.rand(count) < blend.probability
+    defective = torch.rand(count) < blend.probability
     beta = torch.empty(count, 1, 1, 1).uniform_(*blend.beta)
     mask = torch.zeros(count, *size, dtype=torch.bool)
     textures = torch.zeros(count, 3, *size)
-    if faulty.any():
-        number = int(faulty.sum())
-        mask[faulty] = perlin_masks(number, tuple(size), blend.threshold)
-        textures[faulty] = augment(source.sample(number, tuple(size), torch.default_generator))
+    if defective.any():
+        number = int(defective.sum())
+        mask[defective] = perlin_masks(number, tuple(size), blend.threshold)
+        textures[defective] = augment(source.sample(number, tuple(size), torch.default_generator))
     mask, textures, beta = (x.to(images.device) for x in (mask, textures, beta))
     gray = (images == images[:, :1]).flatten(1).all(1)
     textures[gray] = textures[gray].mean(1, keepdim=True)
@@ -98,38 +98,38 @@ def texture_faults(images: Tensor, source: Textures, blend: Blend) -> tuple[Tens
 
 @dataclass(frozen=True)
 class CutPaste:
-    """A rectangular fault: pieces of the image itself, laid over it somewhere else."""
+    """A rectangular anomaly: pieces of the image itself, laid over it somewhere else."""
 
     width: tuple[float, float] = (0.05, 0.3)  # of the image's width, lowest and highest
     ratio: tuple[float, float] = (0.5, 2.0)  # height to width, in pixels
-    count: int = 1  # most patches of one fault; all have the same size and severity
+    count: int = 1  # most patches of one anomaly; all have the same size and severity
     severity_max: float = 1.0
-    probability: float = 0.5  # of a fault in an image
+    probability: float = 0.5  # of an anomaly in an image
 
 
-def cut_paste(images: Tensor, fault: CutPaste) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, 3, H, W) -> damaged images, touched pixels (B, H, W) bool, severities (B,) in [0, severity_max], 0 without fault.
+def cut_paste(images: Tensor, anomaly: CutPaste) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, 3, H, W) -> damaged images, touched pixels (B, H, W) bool, severities (B,) in [0, severity_max], 0 without anomaly.
 
     A patch P cut from the image is laid over another place as I + severity P or I - severity P, by chance, so the damage
-    grows with the severity also where the surface looks the same everywhere, and neither bright nor dark is a fault as such;
+    grows with the severity also where the surface looks the same everywhere, and neither bright nor dark is an anomaly as such;
     values may leave [0, 1]. Severity 0 leaves the image as it was.
     """
-    severity = torch.rand(len(images)) * fault.severity_max * (torch.rand(len(images)) < fault.probability)
+    severity = torch.rand(len(images)) * anomaly.severity_max * (torch.rand(len(images)) < anomaly.probability)
     damaged, mask = images.clone(), torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool, device=images.device)
     for index in severity.nonzero()[:, 0].tolist():
         strength = severity[index].item() * (1 - 2 * int(torch.randint(2, ())))
-        for target, source in _places(tuple(images.shape[-2:]), fault):
+        for target, source in _places(tuple(images.shape[-2:]), anomaly):
             damaged[index][target] = images[index][target] + strength * images[index][source]
             mask[index][target[1:]] = True
     return damaged, mask, severity.to(images.device)
 
 
-def _places(size: tuple[int, int], fault: CutPaste) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """(target, source) slices of (3, H, W) for each patch of one fault, all of one size, all inside the image."""
-    width = size[1] * float(torch.empty(()).uniform_(*fault.width))
-    height = width * float(torch.empty(()).uniform_(*fault.ratio))
+def _places(size: tuple[int, int], anomaly: CutPaste) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """(target, source) slices of (3, H, W) for each patch of one anomaly, all of one size, all inside the image."""
+    width = size[1] * float(torch.empty(()).uniform_(*anomaly.width))
+    height = width * float(torch.empty(()).uniform_(*anomaly.ratio))
     shape = [max(1, min(round(length), limit)) for length, limit in zip((height, width), size, strict=True)]
-    number = int(torch.randint(1, fault.count + 1, ()))
+    number = int(torch.randint(1, anomaly.count + 1, ()))
 
     def anywhere() -> tuple[slice, ...]:
         starts = [int(torch.randint(limit - length + 1, ())) for length, limit in zip(shape, size, strict=True)]

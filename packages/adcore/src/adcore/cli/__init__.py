@@ -20,21 +20,21 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "doctor": "Check the installation: plugins, weights, devices.",
     "demo": "Train and evaluate on real photographs, without a download.",
     "train": "Train, evaluate and report.",
-    "run": "Run the conditions of a file: models, domains and seeds, on all processors there are.",
-    "analyze": "Tables, transfer and significance of the runs of a session.",
+    "run": "Run experiments: the models, domains and seeds of a conditions file.",
+    "analyze": "Print tables of a session, with transfer ratios and significance tests.",
     "evaluate": "Evaluate a trained model on a dataset.",
-    "predict": "Score an image or a folder with a trained model.",
-    "backbones": "Where backbone weights are, and whether they are right; get them, make them a wheel.",
+    "predict": "Predict an image or a folder with a trained model.",
+    "backbones": "List, verify, download and package backbone weights.",
     "new-plugin": "Write a complete package for a model, dataset or backbone of your own.",
     "check-plugin": "Check that an installed package's models, datasets and backbones behave.",
-    "bundle": "Collect everything for a site without a network, or check it.",
+    "bundle": "Collect wheels and weights for an offline machine, or verify them.",
 }
 
 INTERRUPTED = "adcore: interrupted; nothing half-written was left"
 
 
 def plugin_commands() -> dict[str, click.Command]:
-    """Commands that plugins add, by name; one that has the name of adcore's own is left out, and said."""
+    """Commands that plugins add, by name; one that has the name of adcore's own is left out with a line on stderr."""
     from adcore.plugins import CommandCard, load_plugins
 
     added = {}
@@ -76,7 +76,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="adcore")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Industrial visual anomaly detection: learn from normal images, find and localise what is not."""
+    """Visual anomaly detection for industry: train on normal images, detect and localise anomalies."""
 
 
 def main() -> None:

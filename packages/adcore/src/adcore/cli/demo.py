@@ -1,4 +1,4 @@
-"""`adcore demo`: from photographs inside an installed package to a report, offline, with real pretrained weights."""
+"""`adcore demo`: train on photographs of an installed package with real pretrained weights, offline, and report."""
 
 from __future__ import annotations
 

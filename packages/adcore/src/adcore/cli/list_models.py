@@ -14,7 +14,7 @@ from adcore.cli.common import show_problems
 from adcore.plugins import load_plugins
 from adcore.registry import list_models, model_origin
 
-LONG_NEEDS = 32  # characters: longer ones push the paper aside, and not every line
+LONG_NEEDS = 32  # characters; only longer needs move the paper column
 
 
 @click.command("list-models")

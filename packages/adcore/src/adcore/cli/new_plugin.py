@@ -1,4 +1,4 @@
-"""`adcore new-plugin NAME`: a package that can be installed, tested and trained as it is written."""
+"""`adcore new-plugin NAME`: create a plugin package that works without changes."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def command(
     chosen: list[tuple[int, Condition]] = []
     if conditions:
         chosen = _choose(load_conditions(conditions), ids, _seeds(seeds), repeat or 1)
-        if dry_run and executor != "local":  # an engine is not started to be asked
+        if dry_run and executor != "local":  # a dry run starts no engine
             return _list_runs(chosen, f"through {executor}")
     count = len(chosen) if conditions else len(load_session(resume).runs)
     engine = open_executor(executor, parse_settings(executor_option, "--executor-option"))
@@ -96,12 +96,12 @@ def _choose(loaded: list[Condition], ids: str, seeds: list[int], repeat: int) ->
     from adcore.experiments.session import plan_runs
 
     numbers = _numbers(ids, len(loaded))
-    plan_runs([loaded[number] for number in numbers], seeds, repeat)  # all together: no seed twice
+    plan_runs([loaded[number] for number in numbers], seeds, repeat)  # checked together, so that no seed is used twice
     return [(number, condition) for number in numbers for condition in plan_runs([loaded[number]], seeds, repeat)]
 
 
 def _run(runner: Runner) -> None:
-    """Run, and say how it ended; exit code 1 where something failed."""
+    """Run and print the outcome; exit code 1 when a run failed."""
     session = runner.session
     click.echo(f"session {session.folder}")
     try:

@@ -1,1 +1,1 @@
-"""Data: reading images losslessly, dataset layouts, splits, and the demo's own photographs."""
+"""Data: reading images losslessly, dataset layouts, splits, and the demo's photographs."""

@@ -1,4 +1,4 @@
-"""What is wrong with the training images of a run, said before a model learns from them."""
+"""Problems of the training images of a run, reported in its notes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAD = 1 << 16  # bytes compared before whole files are
 
 
 def training_notes(samples: Sequence[Sample], supervised: bool) -> list[str]:
-    """One line for each problem: training images that are labelled anomalous, or that validate or test as well."""
+    """One line for each problem: training images that are labelled anomalous, or that are validation or test images as well."""
     notes, train = [], [sample for sample in samples if sample.split == "train"]
     labelled = [sample for sample in train if sample.label]
     if labelled and not supervised:

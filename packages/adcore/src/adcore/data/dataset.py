@@ -24,7 +24,7 @@ from adcore.memory import is_out_of_memory
 from adcore.model import Batch
 from adcore.preprocess import Preprocess
 
-GROUP = 16  # images that are read together, or one by each core, where they are needed one by one
+GROUP = 16  # images that are read together
 
 T, K = TypeVar("T"), TypeVar("K")
 
@@ -198,7 +198,7 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 
 class Loader:
-    """Batches of an ImageDataset, the same for every number of workers; torch's global random state is left alone."""
+    """Batches of an ImageDataset, the same for every number of workers; torch's global random state is not changed."""
 
     def __init__(self, dataset: ImageDataset, sampler: EpochBatchSampler, num_workers: int) -> None:
         self.dataset, self.sampler, self.singly = dataset, sampler, False
@@ -249,7 +249,7 @@ class Loader:
 def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
     """The same items, none of which is None: one thread makes the next `ahead` while the model works on this one.
 
-    It begins at once, and keeps to one core: helpers of its own would wait for work on the cores that the model needs.
+    It starts immediately and uses one core, so that it does not compete with the model.
     """
     iterator, pool = iter(items), _readers(1)
     waiting = deque(pool.submit(next, iterator, None) for _ in range(ahead))
@@ -266,8 +266,8 @@ def _made(pool: ThreadPoolExecutor, iterator: Iterator[T], waiting: deque[Future
 def read_together(fetch: Callable[[K], T], keys: Iterable[K]) -> Iterator[T]:
     """`fetch(key)` for all keys in their order: as many cores as a model has read a group, then the model has them all.
 
-    The first group is begun at once. For models that need little more time for an image than its reader: in turns they are
-    quicker than side by side, where each part of a model's work waits for the core that reads.
+    The first group starts immediately. Taking turns is faster than reading beside the model where both take similar time: each
+    operation of the model would wait for the core that reads.
     """
     threads = torch.get_num_threads()
     pool, iterator = _readers(threads), iter(keys)
@@ -282,18 +282,18 @@ def _in_turns(pool: ThreadPoolExecutor, group: deque[Future[T]], begin: Callable
     with _ending(pool):
         while group:
             wait(group)
-            while group:  # what is done with is let go
+            while group:  # releases finished items
                 yield group.popleft().result()
             group = begin()
 
 
 def _readers(count: int) -> ThreadPoolExecutor:
-    """Threads that keep to one core each."""
+    """Threads that use one core each."""
     threads = torch.get_num_threads()
-    started = Barrier(count + 1, timeout=60)  # where one cannot be started, the others must not wait for ever
+    started = Barrier(count + 1, timeout=60)  # if one cannot start, the others must not wait forever
 
     def start() -> None:
-        torch.get_num_threads()  # a thread's first question sets the number that all begin with
+        torch.get_num_threads()  # the first call in a thread sets the number that new threads start with
         torch.set_num_threads(1)
         started.wait()
 
@@ -301,13 +301,13 @@ def _readers(count: int) -> ThreadPoolExecutor:
     for _ in range(count):
         pool.submit(int)
     started.wait()
-    torch.set_num_threads(threads)  # what threads that start later begin with, which the readers changed too
+    torch.set_num_threads(threads)  # the number for threads that start later, which the readers changed
     return pool
 
 
 @contextmanager
 def _ending(pool: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
-    """The pool ends with the block, and what it has not begun by then is not done."""
+    """Shut the pool down at the end of the block; pending work is cancelled."""
     try:
         yield pool
     finally:

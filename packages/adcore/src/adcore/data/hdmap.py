@@ -16,7 +16,7 @@ PARTS = (("train", "good", NORMAL), ("test", "good", NORMAL), ("test", "fault", 
 class HDMap(DatasetReader):
     """Health maps (float32 TIFF, typically 31 x 95, or 16-bit PNG) whose categories are the domains below `root`.
 
-    Domains have any names. There are no masks, so faults count for the image metrics only.
+    Domains have any names. There are no masks, so anomalies count for image metrics only.
     """
 
     layout: ClassVar[str] = HDMAP_LAYOUT

@@ -64,7 +64,7 @@ def mask_stem(name: str) -> str:
 
 
 def masks_by_stem(folder: Path) -> dict[str, Path]:
-    """Masks in `folder` by the name of their image; a marked one (`07_mask.png`) goes before an equal name (`07.png`)."""
+    """Masks in `folder` by the name of their image; `07_mask.png` takes precedence over `07.png`."""
     files = images_in(folder)
     plain = {path.stem: path for path in files}
     marked = {mask_stem(path.name): path for path in files if mask_stem(path.name) != path.stem}
@@ -72,7 +72,7 @@ def masks_by_stem(folder: Path) -> dict[str, Path]:
 
 
 def found_in(folder: Path, limit: int = 6) -> str:
-    """What stands in a folder, for error messages: "found: test, train, readme.txt"."""
+    """The content of a folder, for error messages: "found: test, train, readme.txt"."""
     if not folder.exists():
         parent = folder.parent
         return f"no such folder; in {parent} {found_in(parent)}" if parent.is_dir() else "no such folder"

@@ -1,4 +1,4 @@
-"""Samples: what every dataset reader gives, and the base class of readers."""
+"""Samples, and the base class of dataset readers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-if TYPE_CHECKING:  # keep torch out of dataset listings
+if TYPE_CHECKING:  # keeps torch out of dataset listings
     from torch import Tensor
 
 NORMAL, ANOMALOUS = 0, 1

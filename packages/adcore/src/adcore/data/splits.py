@@ -1,4 +1,4 @@
-"""Validation splits that depend on the seed and the samples alone, not on their order nor on the machine."""
+"""Validation splits that depend on the seed and the samples alone, not on their order or the machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def split_validation(samples: Sequence[Sample], mode: SplitMode, ratio: float, s
     """
     if mode == "none":
         return list(samples)
-    if mode == "test":  # all of it: the test images of other domains are the test
+    if mode == "test":  # all test images validate; the other domains are tested
         return [replace(sample, split="val") if sample.split == "test" else sample for sample in samples]
     if mode not in ("from_train", "from_test"):
         raise ConfigError(f"val_split '{mode}' is not known; valid ones: none, from_train, from_test")

@@ -1,4 +1,4 @@
-"""Auxiliary textures for synthetic anomalies: a folder of images (DTD, say), or made from noise; and Perlin noise."""
+"""Auxiliary textures for synthetic anomalies: a folder of images such as DTD, or procedural; and Perlin noise."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _cover(image: Tensor, size: tuple[int, int], place: Tensor) -> Tensor:
 
 
 class ProceduralTextures:
-    """Textures from formulas, for where there is no folder: clouds, marble, stripes, checks, dots, cells, weave, grain.
+    """Procedural textures, used when no folder is given: clouds, marble, stripes, checks, dots, cells, weave, grain.
 
     Colours, scale, angle and roughness are drawn anew for each; `seed` counts where `sample` is given no generator.
     """

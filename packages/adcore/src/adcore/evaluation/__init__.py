@@ -1,1 +1,1 @@
-"""Evaluation: metrics on raw scores, thresholds, plots and the report; no model code in here."""
+"""Evaluation: metrics on raw scores, thresholds, plots and the report; no model code."""

@@ -1,4 +1,4 @@
-"""Between runs: how well a model transfers to other domains, and whether a difference between methods is more than chance."""
+"""Comparing runs: transfer to other domains, and the significance of a difference between methods."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIN_PAIRS = 2  # with fewer there is no spread to compare with
-FEW_PAIRS = 5  # below it a t-test finds only huge differences
+MIN_PAIRS = 2  # fewer have no variance
+FEW_PAIRS = 5  # with fewer, a t-test finds only very large differences
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Transfer:
 
 
 def transfer(source: float | None, targets: Sequence[float | None]) -> Transfer:
-    """Transfer ratio and domain gap of one run; an undefined target makes the mean undefined, not smaller."""
+    """Transfer ratio and domain gap of one run; the mean is undefined when one target is."""
     mean = None if not targets or None in targets else float(np.mean(targets))
     if source is None or mean is None:
         return Transfer(source, mean, None, None)
@@ -58,7 +58,7 @@ def paired_t_test(method: dict[int, float], baseline: dict[int, float]) -> Compa
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by Holm's step-down method (Holm 1979), in the given order."""
+    """p-values corrected for multiple tests by Holm's step-down method (Holm 1979), in the given order."""
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))

@@ -1,4 +1,4 @@
-"""From scored images to metrics, a calibration, and the files a run leaves behind."""
+"""Metrics, calibration and prediction rows from scored images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image metrics on raw scores, and how an undefined metric is written down: None with the reason, never 0.0."""
+"""Image metrics on raw scores, an undefined metric is None with the reason, never 0.0."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Metrics:
         return self.values[name]
 
     def __or__(self, other: Metrics) -> Metrics:
-        """Both together, image and pixel metrics say."""
+        """The metrics of both, such as image and pixel metrics."""
         return Metrics({**self.values, **other.values}, {**self.reasons, **other.reasons})
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -53,7 +53,7 @@ def image_metrics(scores: Any, labels: Any, threshold: float | None = None) -> M
 
 
 def is_anomalous(scores: Any, threshold: float) -> np.ndarray:
-    """The one decision rule of the product: anomalous where score >= threshold; (N,) bool."""
+    """The decision rule used everywhere: anomalous where score >= threshold; (N,) bool."""
     return np.asarray(as_array(scores), np.float64) >= threshold
 
 
@@ -80,7 +80,7 @@ def as_array(values: Any) -> Any:
     if not hasattr(values, "detach"):
         return values
     values = values.detach().cpu()
-    return (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
+    return (values.float() if values.is_floating_point() else values).numpy()  # numpy has no bfloat16
 
 
 def missing_class(labels: np.ndarray) -> str:
@@ -126,7 +126,7 @@ def _threshold_metrics(scores: np.ndarray, labels: np.ndarray, threshold: float 
         values["recall"] = tp / (tp + fn)
     else:
         reasons["recall"] = missing_class(labels)
-    if reason := missing_class(labels):  # precision and F1 would say how the set is made up, not how good the model is
+    if reason := missing_class(labels):  # with one class only, precision and F1 measure the composition of the set
         reasons |= {"precision": reason, "f1": reason}
     else:
         values["f1"] = 2 * tp / (2 * tp + fp + fn)

@@ -29,7 +29,7 @@ def checked_prediction(model: AnomalyModel, images: Tensor, names: Sequence[str]
             ) from None
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise PluginError(f"{describe(model)} failed on {names[0]}: {reason} (--debug shows where)") from error
-    wrong = _fault(prediction, images)
+    wrong = _violation(prediction, images)
     if wrong:
         raise PluginError(
             f"{describe(model)} returned {wrong}; forward must return adcore.Prediction(score, anomaly_map) with "
@@ -60,7 +60,7 @@ def describe(model: AnomalyModel) -> str:
     return f"model {type(model).__module__}.{type(model).__qualname__}"
 
 
-def _fault(prediction: object, images: Tensor) -> str:
+def _violation(prediction: object, images: Tensor) -> str:
     """What is wrong with the kind, types and shapes of what a model returned; empty if nothing is."""
     if not isinstance(prediction, Prediction):
         return "nothing" if prediction is None else f"a {type(prediction).__name__}"

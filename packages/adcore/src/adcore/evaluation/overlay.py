@@ -1,4 +1,4 @@
-"""An anomaly map drawn over its photograph, pixel for pixel."""
+"""Overlays: an anomaly map drawn over its photograph."""
 
 from __future__ import annotations
 

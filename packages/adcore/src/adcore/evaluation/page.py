@@ -1,4 +1,4 @@
-"""From a run's record to its report page."""
+"""The report page of a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_page(
     domains: Sequence[DomainRow] = (),
 ) -> None:
     """Write report.html for the content of result.json (`run`), its prediction rows and the scored images."""
-    from adcore.evaluation import plots  # matplotlib, only for those who draw
+    from adcore.evaluation import plots  # imports matplotlib
 
     threshold = run["threshold"]
     value = threshold["value"] if threshold else None
@@ -64,7 +64,7 @@ def write_page(
 def sample_panels(
     scoring: Scoring, threshold: float | None, reader: DatasetReader, preprocess: Preprocess, limit: int = SHOWN
 ) -> list[ReportFigure]:
-    """The samples worth looking at, as the model sees them but for the normalisation of values."""
+    """Panels of the most informative samples, preprocessed but not normalised."""
     from adcore.evaluation import plots
 
     view = replace(preprocess, mean=None, std=None)

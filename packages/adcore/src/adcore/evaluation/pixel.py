@@ -1,4 +1,4 @@
-"""Pixel metrics, exact and all from one descending order of the pixel scores.
+"""Exact pixel metrics, all computed from one sort of the pixel scores.
 
 Every curve below moves only where an anomalous pixel's score is passed: between two such scores false positives alone
 grow. So the order of normal pixels among themselves never matters beyond a count, and no pixel has to carry its label or

@@ -1,6 +1,6 @@
-"""Plots of a run. Every function returns a matplotlib Figure and touches no global state: no pyplot, no backend, no display.
+"""Plots of a run. Every function returns a matplotlib Figure and uses no global state (no pyplot, no display).
 
-Colours are Okabe and Ito's, told apart by colour-blind readers; hatches and dashes tell the same in a black-and-white print.
+The colours of Okabe and Ito can be distinguished by colour-blind readers; hatches and dashes serve black-and-white prints.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HEAT = "inferno"
 
 
 def score_histogram(scores: Any, labels: Any, threshold: float | None = None) -> Figure:
-    """How the raw image scores (N,) of normal and anomalous images lie, and where the threshold cuts them."""
+    """Histogram of the raw image scores (N,) of normal and anomalous images, with the threshold."""
     scores, labels = checked_scores(scores, labels)
     figure, axes = _figure("image score (raw)", "images")
     if not scores.size:
@@ -46,7 +46,7 @@ def score_histogram(scores: Any, labels: Any, threshold: float | None = None) ->
 
 
 def roc_plot(scores: Any, labels: Any, threshold: float | None = None) -> Figure:
-    """ROC of the raw image scores (N,), with the point where the threshold works."""
+    """ROC of the raw image scores (N,), with the point of the threshold."""
     scores, labels = checked_scores(scores, labels)
     figure, axes = _figure("false positive rate", "true positive rate")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -72,7 +72,7 @@ def sample_panel(
 
     `image`: (C, H, W) float, shown as it is within [0, 1], else stretched; `anomaly_map`: (H, W) raw, or None;
     `mask`: (H, W) bool, or None where unknown. `value_range`: raw map values (lowest, highest) of the colour scale; give
-    all panels one range (`shared_range`), or a calm map will glow like a real defect.
+    all panels one range (`shared_range`), otherwise the map of a normal image looks like a defect.
     """
     image = _display(np.asarray(as_array(image), np.float32))
     height, width = image.shape[:2]
@@ -91,7 +91,7 @@ def sample_panel(
         level = np.clip((heat - low) / max(high - low, 1e-12), 0, 1)
         gray = image.mean(axis=2) * 0.75
         columns[1].imshow(gray, cmap="gray", vmin=0, vmax=1, **whole)
-        columns[1].imshow(colormaps[HEAT](level), alpha=level**0.75 * 0.9, **whole)  # calm regions show the image
+        columns[1].imshow(colormaps[HEAT](level), alpha=level**0.75 * 0.9, **whole)  # low values show the image
     if mask is None:
         _message(figure, columns[2], "not known")
     else:
@@ -103,15 +103,15 @@ def sample_panel(
 
 
 def shared_range(maps: Sequence[Any]) -> tuple[float, float]:
-    """Colour range for the panels of one run: from the median value of all maps (nothing there) to the highest."""
+    """Colour range for the panels of one run: from the median of all maps to their highest value."""
     maps = [np.asarray(as_array(map_), np.float32) for map_ in maps]
     return float(np.median([np.median(map_) for map_ in maps])), float(max(map_.max() for map_ in maps))
 
 
 def pick_samples(scores: Any, labels: Any, threshold: float | None, limit: int = 12) -> list[tuple[int, str]]:
-    """The samples worth looking at, as (index, why), at most `limit`.
+    """The most informative samples, as (index, reason), at most `limit`.
 
-    Missed ones and false alarms first, the gravest first; then those nearest to the threshold, then the most anomalous.
+    Misses and false alarms first, the largest errors first; then those nearest to the threshold, then the most anomalous.
     The groups take turns until all places are taken, so that each is shown.
     """
     scores, labels = checked_scores(scores, labels)
@@ -134,7 +134,7 @@ def pick_samples(scores: Any, labels: Any, threshold: float | None, limit: int =
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write the figure (format by suffix: .png, .svg, .pdf, .jpg); a broken file never has the final name."""
+    """Write the figure (format by suffix: .png, .svg, .pdf, .jpg); the file appears complete or not at all."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
 

@@ -1,4 +1,4 @@
-"""The report of a run: one html file that needs nothing else, for a browser without network, a phone or a printer."""
+"""The report of a run: one self-contained HTML file, readable offline, on a phone and in print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adcore.evaluation.thresholds import Threshold
 from adcore.files import write_text
 from adcore.registry import list_metrics
 
-if TYPE_CHECKING:  # matplotlib is loaded only by those who draw
+if TYPE_CHECKING:  # keeps matplotlib out of imports
     from matplotlib.figure import Figure
 
 MAX_ROWS = 200  # of a list of images; predictions.csv has them all
@@ -54,7 +54,7 @@ class PredictionRow:
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure with its words; `kind` as in `plots.figure_data_uri`."""
+    """A figure with its title and caption; `kind` as in `plots.figure_data_uri`."""
 
     title: str
     figure: Figure
@@ -74,7 +74,7 @@ class DomainRow:
 
 @dataclass
 class ReportData:
-    """Everything a report shows; whatever is empty is left out of the page."""
+    """Everything a report shows; empty parts are left out."""
 
     title: str  # model, dataset, category
     metrics: Metrics
@@ -88,7 +88,7 @@ class ReportData:
     skipped: Sequence[tuple[str, str]] = ()  # (path, reason)
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    notes: Sequence[str] = ()  # what the reader has to know first: random weights, a smaller batch, ...
+    notes: Sequence[str] = ()  # important for reading the results: random weights, a smaller batch, ...
 
 
 def write_report(path: str | Path, report: ReportData) -> Path:
@@ -133,7 +133,7 @@ def render_report(report: ReportData) -> str:
 
 
 def _headline(report: ReportData) -> list[tuple[str, str, float | None, str]]:
-    """(title, meaning, value, reason where there is none): how well the model transfers, or else how good it is."""
+    """(title, meaning, value, reason where there is none): transfer where the run has targets, else the main metrics."""
     targets = [row.values.get("image_auroc") for row in report.domains if row.role == "target"]
     if targets:
         measured = transfer(report.domains[0].values.get("image_auroc"), targets)
@@ -160,5 +160,5 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _number(value: float, digits: int = 4) -> str:
-    """So many significant digits, and no exponent for the sizes a reader meets every day."""
+    """`digits` significant digits; no exponent for common magnitudes."""
     return f"{value:,.0f}" if 10**digits <= abs(value) < 1e9 else f"{value:.{digits}g}"

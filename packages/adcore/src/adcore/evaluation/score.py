@@ -1,4 +1,4 @@
-"""Scoring images: the one road that training-time evaluation, `evaluate` and `predict` share."""
+"""Scoring images: shared by evaluation after training, `evaluate` and `predict`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Thresholds on raw image scores: four ways to choose one, and never a silent choice.
+"""Thresholds on raw image scores: four methods; a replacement of the chosen method is always noted.
 
 An image is anomalous where score >= threshold (`adcore.evaluation.metrics.is_anomalous`). Scores are float32, and so is every
-threshold that comes out of here: a comparison in float32 and one in float64 then always agree.
+threshold that comes out of here: comparisons in float32 and float64 then agree.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Threshold:
     value: float
     method: str  # the method that gave the value, a key of THRESHOLDS
     source: str = ""  # the scores it was chosen on: "val", "test", "train"
-    note: str = ""  # what the user has to know: another method was used, or test data
+    note: str = ""  # for the user: another method was used, or test data
 
 
 def f1_percentile(scores: Any, labels: Any) -> float:
@@ -50,7 +50,7 @@ def youden(scores: Any, labels: Any) -> float:
 
 
 def normal_p95(scores: Any, labels: Any) -> float:
-    """Just above the 95th percentile of the normal scores; anomalous ones are not looked at.
+    """Just above the 95th percentile of the normal scores; anomalous scores are ignored.
 
     At most one normal score in twenty (rounded up) reaches it, whatever ties there are: scores that are all equal do not
     make all images anomalous.

@@ -1,1 +1,1 @@
-"""Experiments over domains: conditions in, sessions of runs, tables with significance out."""
+"""Experiments over domains: conditions, sessions of runs, tables with significance tests."""

@@ -1,4 +1,4 @@
-"""From sessions to numbers: mean and deviation over seeds, transfer, and paired tests against a baseline."""
+"""Analysis of sessions: mean and standard deviation over seeds, transfer, and paired tests against a baseline."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class MethodRow:
 
 @dataclass
 class Analysis:
-    """All tables, and what is not in them."""
+    """All tables, and the runs that are missing from them."""
 
     metric: str
     baseline: str | None
@@ -92,7 +92,7 @@ def analyze(results: Path, metric: str = "image_auroc", baseline: str | None = N
 
 
 def _collect(results: Path) -> tuple[list[tuple[Run, dict[str, Any]]], list[str]]:
-    """Complete runs with their results, and the others in words."""
+    """Complete runs with their results, and a line for each other run."""
     folders = [results] if (results / "session.json").is_file() else [f.parent for f in results.glob("*/session.json")]
     if not folders:
         raise ConfigError(f"{results}: no session there; give the folder that adcore run has printed")
@@ -149,7 +149,7 @@ def _method_row(method: str, source: str, seeds: dict[int, dict[str, Any]], metr
 
 
 def _compare(analysis: Analysis, baseline: str) -> None:
-    """Test every other method against the baseline, for each source and domain; Holm over all tests that there are."""
+    """Test every other method against the baseline, for each source and domain; corrected by Holm over all tests."""
     known = sorted({row.method for row in analysis.domains})
     if baseline not in known:
         raise ConfigError(f"no method '{baseline}'{suggest(baseline, known)} methods: {', '.join(known)}")

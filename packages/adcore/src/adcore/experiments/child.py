@@ -21,7 +21,7 @@ def main() -> None:
     from adcore.files import folder_lock
 
     folder, device = Path(sys.argv[1]), sys.argv[2]
-    with folder_lock(folder, wait=-1):  # a job of a killed session may still be at it: wait for its end
+    with folder_lock(folder, wait=-1):  # a job of a killed session may still run: wait for its end
         pass
     if (folder / "result.json").is_file():
         return
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _stop_with_the_starter() -> None:
-    """Who started this process holds the other end of stdin: when that one dies, however, so does this one."""
+    """End this process when the process that started it ends: then stdin is closed."""
     while os.read(0, 1):
         pass
     os._exit(STOPPED)

@@ -118,9 +118,9 @@ def check_condition(raw: RawCondition) -> tuple[Condition | None, list[str]]:
     try:
         config = ConditionConfig(**settings)
     except ValidationError as error:
-        for fault in error.errors():
-            key = str(fault["loc"][0])
-            mistakes.append(f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}" + _given(fault))
+        for entry in error.errors():
+            key = str(entry["loc"][0])
+            mistakes.append(f"{key}: {entry['msg'][0].lower()}{entry['msg'][1:]}" + _given(entry))
             settings.pop(key, None)
         config = ConditionConfig.model_construct(**{"model_type": None, "source_domain": None, **settings})
     choice = None
@@ -154,7 +154,7 @@ def _plain(name: str) -> str:
 
 
 def _check_model(config: ConditionConfig) -> tuple[ModelChoice | None, list[str]]:
-    """The model with its settings; where these are wrong, each is tried alone to name the key that the user wrote."""
+    """The model with its settings; when they are wrong, each is tried alone to find the wrong key."""
     name, written = model_name(config.model_type), list(config.model_extra or {})
     twice = [key for key in written if RENAMED.get(key) in written]
     if twice:
@@ -236,5 +236,5 @@ def _hint(name: str, known: Sequence[str]) -> str:
     return suggest(name, list(known)) or f"; it has: {', '.join(known)}"
 
 
-def _given(fault: Any) -> str:
-    return "" if fault["type"] == "missing" else f" (got {fault['input']!r})"
+def _given(entry: Any) -> str:
+    return "" if entry["type"] == "missing" else f" (got {entry['input']!r})"

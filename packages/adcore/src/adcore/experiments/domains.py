@@ -51,7 +51,7 @@ class Domains:
         self.others: list[Scoring] = []  # the targets' scored images
 
     def measure(self) -> None:
-        """Add source_results, target_results, domain_results and what the run took to its record."""
+        """Add source_results, target_results, domain_results and resources used to its record."""
         condition, run, shown = self.condition, self.trained.run, self.trained.shown
         self._draw("source", shown)
         source = condition.config.source_domain
@@ -114,7 +114,7 @@ class Domains:
 
 
 def _log(run: dict[str, Any]) -> None:
-    """The results in words, into the run's own log."""
+    """Write the results to the run's log."""
     groups = {"": {run["source_domain"]: run["source_results"]}, "target ": run["target_results"]}
     for role, results in (groups | {"part ": run["domain_results"]}).items():
         for domain, measured in results.items():
@@ -129,7 +129,7 @@ def flat(measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak_memory_mb() -> dict[str, float | None]:
-    """The most memory that this process took: {"process"} (None where the system does not say), {"gpu"} where one was used."""
+    """Peak memory of this process in MB: {"process"} (None where the system does not say), {"gpu"} where one was used."""
     peak = None
     with suppress(ImportError):  # Windows has no such module
         import resource

@@ -1,4 +1,4 @@
-"""Executors: who starts the processes of a session. This machine, submitit (Slurm), or Ray; the command is always the same."""
+"""Executors start the processes of a session: on this machine, through submitit (Slurm), or Ray; always the same command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY = 24 * 60  # minutes
 
 @dataclass(frozen=True)
 class Start:
-    """What is started for a run, wherever that is: plain data."""
+    """What an executor starts for a run; plain data."""
 
     command: list[str]
     log: Path  # takes stdout and stderr
@@ -31,7 +31,7 @@ class Start:
 
 
 class Job(Protocol):
-    """A run under way."""
+    """A running job."""
 
     problem: str  # of the engine, in one line, where it has one
 
@@ -48,13 +48,13 @@ class Executor(Protocol):
     here: bool  # they share the processors of this machine
 
     def slots(self, gpus: str, jobs: int | None, runs: int) -> list[Slot]:
-        """Where `runs` runs may go at one time."""
+        """Slots for `runs` runs."""
 
     def start(self, start: Start) -> Job:
         """Start a run; OSError where that fails."""
 
     def close(self) -> None:
-        """Nothing is started any more."""
+        """Release resources; nothing is started afterwards."""
 
 
 def open_executor(name: str, options: Mapping[str, Any] | None = None) -> Executor:
@@ -66,7 +66,7 @@ def open_executor(name: str, options: Mapping[str, Any] | None = None) -> Execut
 
 
 def spawn(start: Start) -> subprocess.Popen:
-    """The process of a run. It holds the other end of a pipe: when this process ends, however, it stops too."""
+    """The process of a run. It stops when this process ends, because the pipe to its stdin is closed."""
     start.log.parent.mkdir(parents=True, exist_ok=True)
     with open(start.log, "ab") as log:
         return subprocess.Popen(
@@ -81,12 +81,12 @@ def spawn(start: Start) -> subprocess.Popen:
 
 
 def spawn_and_wait(start: Start) -> int:
-    """What the worker of an engine does: the same process as on this machine, and its exit code."""
+    """Run the process on a worker of submitit or Ray; returns its exit code."""
     return spawn(start).wait()
 
 
 def carried_environment() -> dict[str, str]:
-    """The variables that a run depends on."""
+    """Environment variables that a run depends on."""
     return {key: value for key, value in os.environ.items() if key.startswith(CARRIED)}
 
 
@@ -126,7 +126,7 @@ class LocalJob:
         return code
 
     def stop(self) -> None:
-        """Close the pipe; what does not hear it is killed."""
+        """Close the pipe; a process that does not stop is killed."""
         self.process.stdin.close()
         try:
             self.process.wait(10)
@@ -168,7 +168,7 @@ class SubmititExecutor:
         try:
             engine = submitit.AutoExecutor(folder, cluster=self.cluster)
             engine.update_parameters(name="adcore", **options)
-        except Exception as error:  # a name or a value that submitit does not know, in several forms
+        except Exception as error:  # submitit raises several types for an unknown name or value
             raise ConfigError(f"--executor-option: submitit says: {_last_line(error)}") from None
         return engine
 
@@ -194,7 +194,7 @@ class EngineJob:
 
     def stop(self) -> None:
         """Cancel the job."""
-        with suppress(Exception):  # over already
+        with suppress(Exception):  # already ended
             self.job.cancel(check=False)
 
 
@@ -202,7 +202,7 @@ class RayExecutor:
     """Tasks of a Ray cluster, one a run: of a new one on this machine, or of `address`; `options` are those of ray.init."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send usage statistics
         try:
             import ray
         except ImportError:
@@ -211,7 +211,7 @@ class RayExecutor:
         here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if self.here else {}
         try:
             ray.init(logging_level="ERROR", log_to_driver=False, **here, **options)
-        except Exception as error:  # a wrong option or address, in a great many forms
+        except Exception as error:  # Ray raises many types for a wrong option or address
             raise ConfigError(f"--executor ray: {_last_line(error)}") from None
         self.ray = ray
 
@@ -246,7 +246,7 @@ class RayJob:
             return None
         try:
             return self.ray.get(self.reference)
-        except Exception as error:  # a lost worker, say, in one of Ray's many forms
+        except Exception as error:  # Ray raises many types, for a lost worker for example
             self.problem = _last_line(error)
             return 1
 

@@ -1,4 +1,4 @@
-"""Idle GPUs: whether anybody uses one now, asked through NVML."""
+"""Idle GPUs, by NVML."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from adcore.errors import ConfigError
 from adcore.experiments.slots import CPU, Slot
 
-EVERY = 5.0  # seconds between two questions about one GPU, also after a start: a new run needs a moment to be seen
+EVERY = 5.0  # seconds between two queries of one GPU, also after a start: a new run takes a moment to use it
 
 
 class IdleGpus:
-    """Says whether a GPU is idle: its use and its used memory are both at most so many percent.
+    """Whether a GPU is idle: utilisation and used memory are at most the given percentages.
 
     Raises ConfigError where NVML is not installed, or does not work.
     """

@@ -1,4 +1,4 @@
-"""An analysis for people: a table on the terminal, CSV, LaTeX, or one self-contained HTML page."""
+"""Output of an analysis: terminal table, CSV, LaTeX, or one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def method_table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
 
 
 def notes(analysis: Analysis) -> list[str]:
-    """What the reader has to know beside the tables."""
+    """Notes beside the tables."""
     undefined = [
         f"{row.method} {row.source} -> {row.domain}: {analysis.metric} is undefined in {row.undefined} runs, left out"
         for row in analysis.domains
@@ -170,7 +170,7 @@ def _test_cells(row: DomainRow) -> list[str]:
 
 
 def _aligned(header: list[str], rows: list[list[str]]) -> str:
-    """Columns as wide as their widest cell: nothing is cut where the output is no terminal."""
+    """Columns as wide as their widest cell: nothing is cut when the output is not a terminal."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -17,7 +17,7 @@ _LAST_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])')
 
 @dataclass(frozen=True)
 class RawCondition:
-    """A condition as it stands in the file, before anything is checked but its form."""
+    """A condition of the file; only its form is checked."""
 
     name: str
     config: dict[str, Any] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class RawCondition:
 
 
 def read_conditions(path: Path) -> list[RawCondition]:
-    """The conditions of a file, `base` merged under each and `grid` expanded; ConfigError where it has no such form."""
+    """The conditions of a file, `base` merged under each and `grid` expanded; ConfigError for another form."""
     data = _parse(path)
     if not isinstance(data, dict):
         raise ConfigError(f'{path}: expected {{"experiment_conditions": [...]}} or {{"NAME": {{...}}}}')
@@ -102,7 +102,7 @@ def _parse(path: Path) -> Any:
             return yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    plain = _COMMENT.sub(lambda m: m[1] or re.sub(r"[^\n]", " ", m[0]), text)  # positions in messages stay true
+    plain = _COMMENT.sub(lambda m: m[1] or re.sub(r"[^\n]", " ", m[0]), text)  # keeps the positions in messages right
     plain = _LAST_COMMA.sub(lambda m: m[1] or " ", plain)
     try:
         return json.loads(plain, object_pairs_hook=lambda pairs: _unique(path, pairs))

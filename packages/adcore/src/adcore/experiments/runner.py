@@ -1,4 +1,4 @@
-"""Running a session: each condition in a process of its own, so that none can harm another."""
+"""Running a session: each condition in its own process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from adcore.experiments.session import Run, Session
 from adcore.experiments.slots import CPU, Slot
 
 POLL = 0.2  # seconds
-FRAME = 6  # lines of the table that are no condition
-FULL = 64 * 1024  # bytes: with fewer left, a disk is full
+FRAME = 6  # lines of the table besides conditions
+FULL = 64 * 1024  # bytes; a disk with fewer is full
 
 
 class Runner:
-    """Runs the queued runs of a session, shows them, and keeps the session's files true."""
+    """Runs the queued runs of a session, shows their state, and updates the session's files."""
 
     def __init__(
         self,

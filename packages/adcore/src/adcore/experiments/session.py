@@ -1,4 +1,4 @@
-"""A session: the folder that holds the runs of one `adcore run`, and what state each of them is in."""
+"""A session: the folder that holds the runs of one `adcore run`, and the state of each."""
 
 from __future__ import annotations
 
@@ -40,13 +40,15 @@ class Run:
 
 @dataclass
 class Session:
-    """The runs and their folder. `save` keeps session.json and summary.csv true."""
+    """The runs and their folder. `save` updates session.json and summary.csv."""
 
     folder: Path
     runs: list[Run]
     conditions_file: str
     directory: str  # where `adcore run` was called: relative paths in the conditions start there
-    threads: int | None = None  # of each run; kept, since sums in another order differ in their last bits
+    threads: int | None = (
+        None  # of each run; stored, because another number changes the order of sums and so the last bits
+    )
     lock: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def path(self, run: Run) -> Path:
@@ -73,10 +75,10 @@ class Session:
 
     def take(self, patience: float = 5.0) -> None:
         """Lock the session for this process, until `close`; ConfigError when another one keeps it."""
-        self.lock.enter_context(folder_lock(self.folder, patience))  # a killed runner needs a moment to be gone
+        self.lock.enter_context(folder_lock(self.folder, patience))  # a killed runner takes a moment to end
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self.lock.close()
 
     def summary(self, run: Run) -> dict[str, Any]:

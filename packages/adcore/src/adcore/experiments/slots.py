@@ -1,4 +1,4 @@
-"""Slots: the places of this machine where one run at a time may go, and how many threads each gets."""
+"""Slots: the CPU or GPUs of this machine that run one run at a time, and the threads of each."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from adcore.experiments.session import Run
 
 CPU = "cpu"
-ANY_GPU = "cuda"  # which one, an engine decides
+ANY_GPU = "cuda"  # the engine chooses which
 
 
 @dataclass
 class Slot:
-    """A place where one run at a time may go: the CPU, or a GPU by its number or UUID."""
+    """The CPU, or a GPU by number or UUID, which runs one run at a time."""
 
     device: str
     job: Job | None = None
     run: Run | None = None
-    log_start: int = 0  # where this attempt begins in the run's log
+    log_start: int = 0  # offset of this attempt in the run's log
 
     @property
     def environment(self) -> dict[str, str]:
-        """What shows a process this slot's GPU and no other, numbered as nvidia-smi does."""
+        """Environment variables that show a process only this slot's GPU, numbered as nvidia-smi does."""
         if self.device in (CPU, ANY_GPU):
             return {}
         return {"CUDA_VISIBLE_DEVICES": self.device, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -49,7 +49,7 @@ def predict_files(
         for one in scored:
             yield one if isinstance(one, Skipped) else _row(predictor, one)
         return
-    from adcore.inference.results import results_folder  # matplotlib, for those who draw
+    from adcore.inference.results import results_folder  # imports matplotlib
 
     with results_folder(out, root, predictor.normal_maps) as results:
         for one in scored:

@@ -23,7 +23,7 @@ from adcore.registry import register
 
 @dataclass
 class Result:
-    """What a model says about one image."""
+    """The prediction for one image."""
 
     score: float  # raw: higher is more anomalous
     anomaly_map: np.ndarray | None  # (h, w) float32, raw, at the model's input size

@@ -1,4 +1,4 @@
-"""The folder that `predict --out` writes: everything appears at the end, together, or nothing does."""
+"""The folder that `predict --out` writes: all files appear at the end, or none."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Results:
         return row
 
     def close(self) -> None:
-        """No more rows."""
+        """Close the table."""
         self._file.close()
 
 
