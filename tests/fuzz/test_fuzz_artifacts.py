@@ -70,7 +70,7 @@ def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     artifact = Artifact(model, choice.preprocess, calibration, {"dataset": "tiny", "counts": {"train": 4}})
     artifacts.save(path, artifact)
     header = tensorfile.read_record(path, artifacts.KIND)
-    tensors = {key: value.clone() for key, value in tensorfile.read_tensors(path, artifacts.KIND, header).items()}
+    tensors = {key: value.clone() for key, value in tensorfile.read_tensors(path, artifacts.KIND).items()}
     return Fitted(path.read_bytes(), header, tensors, adcore.load(path).predict(FRAME).score)
 
 

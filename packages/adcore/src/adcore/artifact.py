@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,13 +104,18 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Artifact:
     """
     path = _file(path)
     header = read_header(path)
-    state = tensorfile.read_tensors(path, KIND, header)
-    with _named(path):
-        model = _build(header)
-        _check_backbones(model, header)
-        load_state(model, state, absent=tuple(b["prefix"] for b in header["backbones"] if not b["inside"]))
-        model.fitted = True
-        model.eval().to(device)
+    state = tensorfile.read_tensors(path, KIND)
+    with ThreadPoolExecutor(1) as pool:  # the checksum takes one core while the model is built on another
+        verified = pool.submit(tensorfile.verify, path, KIND, header, state)
+        try:
+            with _named(path):
+                model = _build(header)
+                _check_backbones(model, header)
+                load_state(model, state, absent=tuple(b["prefix"] for b in header["backbones"] if not b["inside"]))
+        finally:
+            verified.result()  # a damaged file is called so, whatever else failed because of it
+    model.fitted = True
+    model.eval().to(device)
     preprocess = Preprocess.from_dict(header["preprocess"])
     return Artifact(model, preprocess, header["calibration"], header["training"])
 

@@ -65,17 +65,20 @@ def read_record(path: Path, kind: Kind) -> dict[str, Any]:
     return record
 
 
-def read_tensors(path: Path, kind: Kind, record: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU; ArtifactError unless they and `record` are those that were written."""
+def read_tensors(path: Path, kind: Kind) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU, not yet compared with the checksum; ArtifactError when they cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:  # torch and safetensors raise several types for a wrong size or type
         raise ArtifactError(f"{path} is damaged ({_line(error)}); {kind.advice}") from None
+
+
+def verify(path: Path, kind: Kind, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ArtifactError unless record and tensors are those that were written."""
     content = {key: value for key, value in record.items() if key != CHECKSUM}
     if record.get(CHECKSUM) != checksum(content, tensors):
         raise ArtifactError(f"{path} is damaged: its content does not match its sha256 checksum; {kind.advice}")
-    return tensors
 
 
 def checksum(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
