@@ -78,7 +78,8 @@ def check_header(record: dict[str, Any], name: str) -> None:
             f"{name} has format 1, of adcore before its first release, without a checksum; train the model again"
         )
     try:
-        header = Header.model_validate_json(json.dumps({**record, "format": version}))
+        header = Header.model_validate_json(json.dumps(record))
+        json.dumps(record, allow_nan=False)  # also in what the schema leaves free
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -29,14 +29,11 @@ class Kind:
 
 
 def write(path: str | Path, kind: Kind, record: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write `tensors` and `record` (plain data) atomically. The same content gives the same bytes.
-
-    Raises ValueError for NaN or infinite numbers in the record.
-    """
+    """Write `tensors` and `record` (plain data) atomically. The same content gives the same bytes."""
     # clones, since safetensors refuses tensors that share their memory
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    record = {**record, CHECKSUM: checksum(record, copies)}
-    text = json.dumps(record, sort_keys=True, allow_nan=False)
+    record = json.loads(json.dumps(record))  # as it will be read: keys are text, tuples are lists
+    text = json.dumps({**record, CHECKSUM: checksum(record, copies)})
     write_tensors(path, copies, {kind.key: text})
 
 

@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from adcore import tensorfile
 from adcore.artifact import load_state
 from adcore.errors import ArtifactError, TrainingError
-from adcore.files import atomic_path
 
 if TYPE_CHECKING:
     from adcore.training.trainer import Trainer
 
-_KEY = "adcore_checkpoint"
+_ADVICE = "start again without --resume"
+CHECKPOINT = tensorfile.Kind("adcore_checkpoint", "adcore checkpoint", _ADVICE)
+WEIGHTS = tensorfile.Kind("adcore_weights", "adcore file of weights", _ADVICE)
 _FORMAT = 2  # grows when an older checkpoint can no longer be continued
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the state of `model` alone to `path` atomically."""
-    with atomic_path(path) as temporary:
-        save_file(_copies(model.state_dict()), temporary)
+    tensorfile.write(path, WEIGHTS, {}, model.state_dict())
 
 
 def load_weights(path: Path, model: nn.Module, device: torch.device) -> None:
-    """Put what `save_weights` wrote into `model`."""
-    load_state(model, load_file(path, device=str(device)))
+    """Put what `save_weights` wrote into `model`; ArtifactError for a damaged file."""
+    _, tensors = _read(path, WEIGHTS)
+    with _applied(path):
+        load_state(model, {key: value.to(device) for key, value in tensors.items()})
 
 
 def save_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> None:
@@ -52,8 +55,7 @@ def save_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> N
         record["optimizers"][name] = {"groups": state["param_groups"], "numbers": numbers}
     random_tensors, record["random"] = _random_state()
     tensors |= random_tensors
-    with atomic_path(path) as temporary:
-        save_file(_copies(tensors), temporary, metadata={_KEY: json.dumps(record)})
+    tensorfile.write(path, CHECKPOINT, record, tensors)
 
 
 def load_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> None:
@@ -61,30 +63,48 @@ def load_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> N
 
     Raises ArtifactError for a damaged file, TrainingError when it belongs to another run.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            record = json.loads(file.metadata()[_KEY])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path} is not a whole checkpoint ({error}); start again without --resume") from None
+    record, tensors = _read(path, CHECKPOINT)
     if record.get("format") != _FORMAT:
-        raise ArtifactError(f"{path} was written by another version of adcore; start again without --resume")
-    check_identity(path, record["identity"], identity)
-    load_state(trainer.model, _below(tensors, "model/"))
-    trainer.stepper.load_state(record["stepper"])  # before the optimizers: it moves their learning rates
-    for name, stored in record["optimizers"].items():
-        optimization = trainer.optimizations[name]
-        state: dict[int, dict[str, Any]] = {int(i): dict(numbers) for i, numbers in stored["numbers"].items()}
-        for key, value in _below(tensors, f"optimizer/{name}/").items():
-            index, _, entry = key.partition("/")
-            state.setdefault(int(index), {})[entry] = value
-        groups = [
-            {**group, **{key: tuple(value) for key, value in group.items() if key == "betas"}}
-            for group in stored["groups"]
-        ]
-        optimization.optimizer.load_state_dict({"state": state, "param_groups": groups})
-    trainer.load_progress_state(record["progress"])
-    _set_random_state(tensors, record["random"])
+        raise ArtifactError(f"{path} was written by another version of adcore; {_ADVICE}")
+    with _applied(path):
+        check_identity(path, record["identity"], identity)
+        load_state(trainer.model, _below(tensors, "model/"))
+        trainer.stepper.load_state(record["stepper"])  # before the optimizers: it moves their learning rates
+        for name, optimization in trainer.optimizations.items():
+            stored = record["optimizers"][name]
+            _load_optimizer(optimization.optimizer, stored, _below(tensors, f"optimizer/{name}/"))
+        trainer.load_progress_state(record["progress"])
+        _set_random_state(tensors, record["random"])
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Any]] = {int(i): dict(numbers) for i, numbers in stored["numbers"].items()}
+    for key, value in tensors.items():
+        index, _, entry = key.partition("/")
+        state.setdefault(int(index), {})[entry] = value
+    groups = [
+        {**group, **{key: tuple(value) for key, value in group.items() if key == "betas"}} for group in stored["groups"]
+    ]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _read(path: Path, kind: tensorfile.Kind) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    record = tensorfile.read_record(path, kind)
+    tensors = tensorfile.read_tensors(path, kind)
+    tensorfile.verify(path, kind, record, tensors)
+    return record, tensors
+
+
+@contextmanager
+def _applied(path: Path) -> Iterator[None]:
+    """Inside, content that does not fit the run is an ArtifactError that names the file."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}; {_ADVICE}") from None
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ArtifactError(f"{path} does not fit this run ({reason}); {_ADVICE}") from error
 
 
 def check_identity(path: Path, stored: dict[str, Any], present: dict[str, Any]) -> None:
@@ -94,10 +114,6 @@ def check_identity(path: Path, stored: dict[str, Any], present: dict[str, Any]) 
     if different:
         changes = "; ".join(f"{key} was {stored.get(key)}, is {present.get(key)}" for key in different)
         raise TrainingError(f"{path} is of another run: {changes}; use the same settings, or another --out")
-
-
-def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
