@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import adcore
@@ -90,3 +91,36 @@ def broken_metric(scores, labels, maps, masks) -> float:
 
 def count_metric(scores, labels, maps, masks) -> float:
     return len(scores)
+
+
+class Contrast(AnomalyModel):
+    """Scores an image by its own contrast; there is nothing to learn."""
+
+    card = ModelCard(
+        name="contrast",
+        target=f"{__name__}:Contrast",
+        family="x",
+        title="T",
+        paper="P",
+        year=2020,
+        summary="S",
+        normalization="none",
+        training="none",
+    )
+
+    def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
+        yield from ()
+
+    def forward(self, images: torch.Tensor) -> Prediction:
+        return Prediction(images.std((1, 2, 3)))
+
+
+def test_a_training_free_model_needs_no_training_images(tmp_path) -> None:
+    data = write_tiny_mvtec(tmp_path / "data")
+    shutil.rmtree(data / "part" / "train")
+    with pytest.raises(adcore.AdcoreError, match="train"):
+        adcore.train(f"mvtec:{data}", "part", model=MeanLevel, image_size=32, out=tmp_path / "no")
+    run = adcore.train(f"mvtec:{data}", "part", model=Contrast, image_size=32, out=tmp_path / "run")
+    assert run.metrics["image_auroc"] > 0.9
+    again = adcore.evaluate(run.artifact, f"mvtec:{data}", "part", out=tmp_path / "again")
+    assert [row["score"] for row in again.predictions] == [row["score"] for row in run.predictions]

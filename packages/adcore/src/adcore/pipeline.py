@@ -108,6 +108,7 @@ def training(
     """
     chosen_device = pick_device(device)
     reader = open_dataset(data.dataset, str(data.root), **data.options)
+    reader.needs_training = choice.card.training != "none"
     samples, notes = split_samples(samples_of(reader, data.category), data, choice.plan.seed)
     notes += training_notes(samples, choice.card.supervised)
     last = folder / "checkpoints" / "last.safetensors"
@@ -179,6 +180,7 @@ def evaluate(
     """
     chosen_device = pick_device(device)
     reader = open_dataset(data.dataset, str(data.root), **data.options)
+    reader.needs_training = False
     samples = select(samples_of(reader, data.category), "test")
     if not samples:
         raise DataError(

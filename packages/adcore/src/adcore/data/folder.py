@@ -78,7 +78,8 @@ class Folder(DatasetReader):
     def _checked(self, samples: list[Sample], category: str) -> list[Sample]:
         if not samples:
             raise layout_error(self._folders()[category], self.layout)
-        if not any(sample.split == "train" and sample.label == NORMAL for sample in samples):
+        trained_on = any(sample.split == "train" and sample.label == NORMAL for sample in samples)
+        if self.needs_training and not trained_on:
             raise DataError(f"{self.root}: no normal training image of '{category}'; put some in train/good or good")
         return sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.image_path))
 

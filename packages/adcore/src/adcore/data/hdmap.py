@@ -23,10 +23,14 @@ class HDMap(DatasetReader):
 
     def categories(self) -> list[str]:
         """Names of the domain folders; DataError where there is none."""
-        domains = [folder.name for folder in folders_in(self.root) if (folder / "train").is_dir()]
+        domains = [folder.name for folder in folders_in(self.root) if (folder / self._expected()).is_dir()]
         if not domains:
             raise layout_error(self.root, self.layout)
         return domains
+
+    def _expected(self) -> str:
+        """The folder that every domain has."""
+        return "train" if self.needs_training else "test"
 
     def samples(self, category: str) -> list[Sample]:
         """All samples of one domain; DataError for no training image, or a folder that this layout does not have."""
@@ -38,7 +42,7 @@ class HDMap(DatasetReader):
             for split, folder, label in PARTS
             for path in images_in(domain / split / folder)
         ]
-        if not any(sample.split == "train" for sample in samples):
+        if self.needs_training and not any(sample.split == "train" for sample in samples):
             raise layout_error(domain / "train", "normal training images in good/")
         return samples
 

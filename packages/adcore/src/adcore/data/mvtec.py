@@ -32,7 +32,7 @@ class MVTec(DatasetReader):
         folders = self._folders()
         check_category(category, sorted(folders), self.root)
         folder, samples = folders[category], []
-        if not images_in(folder / "train" / self.normal):
+        if self.needs_training and not images_in(folder / "train" / self.normal):
             raise layout_error(folder / "train", f"normal training images in {self.normal}/")
         for name, split in SPLITS.items():
             for defect in folders_in(folder / name):
@@ -45,9 +45,10 @@ class MVTec(DatasetReader):
         return samples
 
     def _folders(self) -> dict[str, Path]:
-        if (self.root / "train").is_dir():
+        expected = "train" if self.needs_training else "test"
+        if (self.root / expected).is_dir():
             return {self.root.resolve().name: self.root}
-        folders = {folder.name: folder for folder in folders_in(self.root) if (folder / "train").is_dir()}
+        folders = {folder.name: folder for folder in folders_in(self.root) if (folder / expected).is_dir()}
         if not folders:
             raise layout_error(self.root, self.layout)
         return folders

@@ -34,6 +34,7 @@ class DatasetReader:
     """
 
     layout: ClassVar[str] = ""
+    needs_training: bool = True  # False: a category without normal training images is no error
     channels: int = 3  # of decoded images; `ImageDataset` sets what the model takes
 
     def __init__(self, root: str | Path) -> None:

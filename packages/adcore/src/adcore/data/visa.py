@@ -43,7 +43,8 @@ class VisA(DatasetReader):
                 if sample.image_path in samples:
                     raise DataError(f"{self.csv}, line {line}: {row['image']} is listed twice; remove one of the rows")
                 samples[sample.image_path] = sample
-        if not any(sample.split == "train" and sample.label == NORMAL for sample in samples.values()):
+        trained_on = any(sample.split == "train" and sample.label == NORMAL for sample in samples.values())
+        if self.needs_training and not trained_on:
             raise DataError(
                 f"{self.csv}: no normal training image of '{category}'; its rows need split=train, label=normal"
             )
