@@ -10,7 +10,9 @@ import pytest
 import tifffile
 from adcore.errors import ConfigError
 from adcore.experiments.conditions import load_conditions, model_name
+from adcore.experiments.record import read_condition, write_condition
 from adcore.experiments.session import plan_runs
+from adcore.registry import create_model
 
 
 @pytest.fixture
@@ -167,3 +169,74 @@ def test_equal_names_with_equal_seeds_are_refused(root) -> None:
     data = {"experiment_conditions": [{"name": "x", "config": config(root)}] * 2}
     with pytest.raises(ConfigError, match="used twice"):
         load_conditions(write(root, data))
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefg", "bcdefgh", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("deep.json", "[" * 100_000, "nested too deeply"),
+        ("deep.yaml", "[" * 5_000, "nested too deeply"),
+        ("nested.json", '{"a":' * 30 + "1" + "}" * 30, "nested more than 20 levels deep"),
+        ("bomb.yaml", BOMB, "more than 100000 values"),
+        ("cycle.yaml", "a: &a [*a]", "nested more than 20 levels deep"),
+        ("twice.yaml", "x: {seed: 1}\nx: {seed: 2}", "'x' stands twice"),
+        ("nan.json", '{"x": {"learning_rate": NaN}}', "nan is not a finite number"),
+        ("inf.yaml", "x: {learning_rate: .inf}", "inf is not a finite number"),
+        ("long.json", '{"x": {"seed": ' + "9" * 5_000 + "}}", "not valid JSON"),
+        ("large.json", '{"x": {"seed": ' + "9" * 50 + "}}", "more than 63 bits"),
+        ("date.yaml", "x: {seed: 2020-01-01}", "put it into quotes"),
+        ("number.yaml", "1: {seed: 1}", "the key 1 must be text"),
+        ("nul.json", '{"x": {"dataset_root": "a\\u0000b"}}', "no text"),
+        ("surrogate.json", '{"x\\ud800": {}}', "no text"),
+        ("open.json", "{" + "/*" * 200_000, "not valid JSON"),
+        ("grid.json", json.dumps({"grid": {letter: [1, 2, 3] for letter in "abcdefghijkl"}}), "531441 combinations"),
+        ("huge.json", " " * 2**23, "larger than 4 MB"),
+    ],
+)
+def test_hostile_files_are_one_line_that_names_the_file(tmp_path, name, text, words) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_conditions(tmp_path / name)
+    assert words in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_condition_goes_to_its_process_as_it_was_checked(root, tmp_path, monkeypatch) -> None:
+    settings = config(root, image_size="32x64", target_domains="auto", layers=["layer1"], weights="random")
+    (condition,) = load_conditions(write(root, {"x": settings}))
+    write_condition(tmp_path / "run", condition)
+    written = json.loads((tmp_path / "run" / "condition.json").read_text())
+    assert written["config"]["image_size"] == "32x64"  # as people wrote it
+    assert written["checked"]["targets"] == ["domain_B", "domain_C"]
+    monkeypatch.setattr("adcore.experiments.conditions.check_condition", None)
+    read = read_condition(tmp_path / "run")
+    assert (read.choice.plan, read.choice.preprocess) == (condition.choice.plan, condition.choice.preprocess)
+    assert (read.config, read.targets, read.mode) == (condition.config, condition.targets, "multi")
+    assert read.data() == condition.data()
+    assert create_model(read.choice.card.name, **read.choice.config).config["layers"] == ("layer1",)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"name": "x", "config": {}}', '{"checked": {"model": 3}}', "[" * 10_000])
+def test_a_damaged_condition_of_a_session_is_one_line(tmp_path, text) -> None:
+    (tmp_path / "condition.json").write_text(text)
+    with pytest.raises(ConfigError, match="condition.json is not what adcore writes") as caught:
+        read_condition(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_one_wrong_setting_of_training_does_not_hide_the_others(root) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_conditions(write(root, {"x": config(root, max_steps=["many"], image_size=0)}))
+    assert {line.split(": ")[2] for line in str(caught.value).splitlines()[1:]} == {"max_steps", "image_size"}
+
+
+@pytest.mark.parametrize("folder", ["a" * 5_000, "~nobody-of-this-name/data"])
+def test_a_folder_that_no_file_system_has_is_named(root, folder) -> None:
+    with pytest.raises(ConfigError, match="dataset_root"):
+        load_conditions(write(root, {"x": config(root, dataset_root=folder)}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -15,9 +14,8 @@ def main() -> None:
     """Run the condition of FOLDER/condition.json; the last line on stderr is the reason of a failure."""
     threading.Thread(target=_stop_with_the_starter, daemon=True).start()
     from adcore.errors import AdcoreError
-    from adcore.experiments.conditions import check_condition
     from adcore.experiments.domains import run_condition
-    from adcore.experiments.reading import RawCondition
+    from adcore.experiments.record import read_condition
     from adcore.files import folder_lock
 
     folder, device = Path(sys.argv[1]), sys.argv[2]
@@ -25,12 +23,8 @@ def main() -> None:
         pass
     if (folder / "result.json").is_file():
         return
-    record = json.loads((folder / "condition.json").read_text(encoding="utf-8"))
-    condition, mistakes = check_condition(RawCondition(record["name"], record["config"], record["description"]))
     try:
-        if condition is None:
-            raise AdcoreError("; ".join(mistakes))
-        run_condition(condition, folder, device)
+        run_condition(read_condition(folder), folder, device)
     except AdcoreError as error:
         print(error, file=sys.stderr)
         sys.exit(FAILED)

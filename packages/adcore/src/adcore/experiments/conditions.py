@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from adcore.data.samples import select
 from adcore.errors import AdcoreError, ConfigError, suggest
-from adcore.experiments.reading import RawCondition, read_conditions
+from adcore.experiments.reading import LINE, RawCondition, read_conditions, short
 from adcore.registry import check_data_options, list_models, open_dataset
 from adcore.request import DataChoice, ModelChoice, choose_model
 
@@ -99,12 +99,12 @@ def load_conditions(path: Path) -> list[Condition]:
     conditions, mistakes = [], []
     for raw in read_conditions(path):
         condition, wrong = check_condition(raw)
-        mistakes += [f"{path}: condition '{raw.name}': {text}" for text in wrong]
+        mistakes += [f"{path}: condition '{short(raw.name)}': {short(text, LINE)}" for text in wrong]
         if condition:
             conditions.append(condition)
     names = [(condition.name, condition.seed) for condition in conditions]
     for name, seed in sorted({pair for pair in names if names.count(pair) > 1}):
-        mistakes.append(f"{path}: condition '{name}': name: used twice with seed {seed}; rename one")
+        mistakes.append(f"{path}: condition '{short(name)}': name: used twice with seed {seed}; rename one")
     if mistakes:
         count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
         raise ConfigError("\n".join([f"{count}, nothing was started", *mistakes]))
@@ -129,11 +129,15 @@ def check_condition(raw: RawCondition) -> tuple[Condition | None, list[str]]:
         mistakes += wrong
     if not isinstance(settings.get("dataset_root"), str):
         return None, mistakes
-    targets, wrong = _check_domains(config, Path(settings["dataset_root"]).expanduser(), choice)
+    try:
+        root = Path(settings["dataset_root"]).expanduser().absolute()
+    except RuntimeError:
+        return None, [*mistakes, f"dataset_root: there is no home folder for {short(settings['dataset_root'])}"]
+    targets, wrong = _check_domains(config, root, choice)
     mistakes += wrong
     if mistakes or choice is None:
         return None, mistakes
-    config = config.model_copy(update={"dataset_root": config.dataset_root.expanduser().absolute()})
+    config = config.model_copy(update={"dataset_root": root})
     return Condition(raw.name, raw.description, raw.config, config, choice, targets), []
 
 
@@ -187,7 +191,7 @@ def _check_domains(
     try:
         reader = open_dataset(config.dataset, str(root), **config.data_options)
         known = reader.categories()
-    except AdcoreError as error:
+    except (AdcoreError, OSError) as error:  # a name that is too long, a folder that may not be read
         return (), [f"dataset_root: {error}"]
     source, wanted, mistakes = config.source_domain, config.target_domains, []
     if source is None:
@@ -219,7 +223,7 @@ def _check_domains(
         samples = [
             sample for name in (known if source == ALL else [source, *targets]) for sample in reader.samples(name)
         ]
-    except AdcoreError as error:
+    except (AdcoreError, OSError) as error:
         return (), [f"dataset_root: {error}"]
     empty = [name for name in targets if not select([s for s in samples if s.category == name], "test")]
     if empty:
@@ -237,4 +241,4 @@ def _hint(name: str, known: Sequence[str]) -> str:
 
 
 def _given(entry: Any) -> str:
-    return "" if entry["type"] == "missing" else f" (got {entry['input']!r})"
+    return "" if entry["type"] == "missing" else f" (got {short(repr(entry['input']))})"

@@ -15,6 +15,7 @@ from adcore.csv_cells import Writer
 from adcore.errors import ConfigError
 from adcore.evaluation.compare import transfer
 from adcore.experiments.conditions import Condition, with_seed
+from adcore.experiments.record import write_condition
 from adcore.files import atomic_path, folder_lock, remove_leftovers, write_json
 
 State = Literal["queued", "running", "done", "failed"]
@@ -143,12 +144,7 @@ def create_session(
             part,
             log.get(condition.mode, f"all_domains_{name}.log"),
         )
-        record = {
-            "name": condition.name,
-            "description": condition.description,
-            "config": {**condition.raw, "dataset_root": str(config.dataset_root)},
-        }
-        write_json(folder / part / "condition.json", record)
+        write_condition(folder / part, condition)
         runs.append(run)
     session = Session(folder, runs, str(conditions_file.absolute()), str(Path.cwd()), threads)
     session.take()
@@ -181,7 +177,7 @@ def resume_session(folder: Path) -> Session:
 
 
 def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.+-]+", "_", text).lstrip(".") or "condition"
+    return re.sub(r"[^\w.+-]+", "_", text).lstrip(".")[:80] or "condition"  # file systems take 255 bytes
 
 
 def _numbered(name: str) -> Any:
