@@ -298,7 +298,7 @@ def test_a_session_is_run_by_one_process_at_a_time(data, tmp_path, run_cli, monk
     monkeypatch.setattr(Session.take, "__defaults__", (0.2,))
     code, _, err = run_cli("run", "--resume", session.folder)
     assert code == 2
-    assert "is being run by another process" in err
+    assert f"{session.folder} is in use by process {os.getpid()} on " in err
 
 
 def test_dry_run_lists_and_starts_nothing(data, tmp_path, run_cli) -> None:
