@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from adcore.bundle import Order, make_bundle, pip_collect, verify_bundle
+from adcore.bundle import Order, make_bundle, pip_collect
+from adcore.bundle_manifest import verify_bundle
 from adcore.data.demo import write_demo_dataset
 from adcore.errors import ConfigError, WeightsError
 from adcore.testing import write_tiny_mvtec

@@ -18,13 +18,13 @@ from urllib.request import url2pathname
 from packaging.utils import parse_wheel_filename
 
 from adcore import __version__
+from adcore.bundle_manifest import FORMAT, MANIFEST, fingerprints
 from adcore.cards import BackboneCard
 from adcore.errors import AdcoreError, ConfigError, WeightsError
 from adcore.files import removed_on_failure, sha256_file, write_json
 from adcore.plugins import load_plugins
 from adcore.registry import model_card, model_origin
 
-MANIFEST, FORMAT = "manifest.json", 1
 SH = """#!/bin/sh
 # Installs {what} from this folder, without a network; options go to pip.
 set -eu
@@ -71,9 +71,13 @@ def make_bundle(
     names = [model_card(name).name for name in models]
     if not names:
         raise ConfigError("a bundle needs at least one model; see: adcore list-models")
+    folders = {}
     for folder in map(Path, data):
         if not folder.is_dir():
             raise ConfigError(f"data folder {folder} does not exist")
+        other = folders.setdefault(folder.resolve().name, folder)
+        if other is not folder:
+            raise ConfigError(f"data folders {other} and {folder} have one name; rename one")
     backbones = sorted({name for model in names for name in model_card(model).required_backbones}) if weights else []
     packed, carriers = _weights(backbones)
     order = Order(platform=platform, python_version=python_version)
@@ -92,39 +96,14 @@ def make_bundle(
 
         for file, name in packed:
             pack(file, name, wheels)
-        for folder in map(Path, data):
-            shutil.copytree(folder, temporary / "data" / folder.resolve().name)
+        for name, folder in folders.items():
+            _copy(folder, temporary / "data" / name)
         _write_scripts(temporary, names)
         manifest = {"format": FORMAT, "adcore": __version__, "models": names, "platform": platform}
-        manifest |= {"python_version": python_version, "files": _fingerprints(temporary)}
+        manifest |= {"python_version": python_version, "files": fingerprints(temporary)}
         write_json(temporary / MANIFEST, manifest)
         temporary.rename(out)
     return out
-
-
-def verify_bundle(folder: str | Path) -> list[str]:
-    """What is wrong with a bundle, one line for each file that is missing, altered or not listed; empty when it is right.
-
-    Raises ConfigError when the folder has no readable manifest.
-    """
-    folder = Path(folder)
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        listed = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
-        version = int(manifest["format"])
-    except OSError:
-        raise ConfigError(f"{folder} is no bundle: it has no readable {MANIFEST}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(f"{folder / MANIFEST} is damaged; copy the bundle again") from None
-    if version > FORMAT:
-        raise ConfigError(f"{folder} was made by a newer adcore (bundle format {version}); update adcore")
-    found = {name for name in _files(folder) if name != MANIFEST}
-    problems = [f"missing: {name}" for name in sorted(listed.keys() - found)]
-    problems += [f"not listed: {name}" for name in sorted(found - listed.keys())]
-    problems += [
-        f"altered: {name}" for name in sorted(found & listed.keys()) if sha256_file(folder / name) != listed[name]
-    ]
-    return problems
 
 
 def pip_collect(order: Order, wheels: Path) -> None:
@@ -145,6 +124,14 @@ def pip_collect(order: Order, wheels: Path) -> None:
     constraints.write_text("".join(f"{line}\n" for line in _installed_versions()), encoding="utf-8")
     _pip("wheel", "--wheel-dir", str(wheels), "--constraint", str(constraints), *wanted)
     constraints.unlink()
+
+
+def _copy(folder: Path, to: Path) -> None:
+    """Copy a folder of data, with what its links point to."""
+    try:
+        shutil.copytree(folder, to)
+    except shutil.Error as error:
+        raise ConfigError(f"data folder {folder} cannot be copied: {error.args[0][0][-1]}") from None
 
 
 def _installed_versions() -> list[str]:
@@ -203,11 +190,3 @@ def _write_scripts(folder: Path, models: list[str]) -> None:
     (folder / "install.sh").write_text(SH.format(what=what), encoding="utf-8", newline="\n")
     (folder / "install.sh").chmod(0o755)
     (folder / "install.ps1").write_text(PS1.format(what=what), encoding="utf-8")
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-
-
-def _fingerprints(folder: Path) -> dict[str, dict[str, str | int]]:
-    return {n: {"sha256": sha256_file(folder / n), "bytes": (folder / n).stat().st_size} for n in _files(folder)}

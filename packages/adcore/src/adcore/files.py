@@ -63,6 +63,9 @@ def folder_lock(folder: Path, wait: float = 0.0) -> Iterator[None]:
     lock, owner = FileLock(folder / LOCK), folder / OWNER
     try:
         lock.acquire(timeout=wait)
+        while not (folder / LOCK).exists():  # whoever had it has just removed it, so that it keeps nobody out
+            lock.release()
+            lock.acquire(timeout=wait)
     except Timeout:
         holder = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "another process"
         raise ConfigError(f"{folder} is in use by {holder}; wait for its end or choose another --out") from None
@@ -70,13 +73,14 @@ def folder_lock(folder: Path, wait: float = 0.0) -> Iterator[None]:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield
     finally:
+        owner.unlink(missing_ok=True)
+        if os.name == "nt":  # where an open file cannot be removed
+            lock.release()
         with suppress(OSError):
-            owner.unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
         lock.release()
-        if created and not holds_files(folder):
-            with suppress(OSError):  # another process has come meanwhile
-                (folder / LOCK).unlink(missing_ok=True)
-                _remove_empty(created)
+        if not holds_files(folder):
+            _remove_empty(created)
 
 
 def holds_files(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import traceback
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from threading import RLock
 
 import click
@@ -119,13 +119,26 @@ def disabled_plugins() -> set[str]:
 def discover() -> list[tuple[EntryPoint, Origin]]:
     """Entry points of the group, without importing any of them."""
     off = disabled_plugins()
+    try:
+        points = [(point, point.dist.name, point.dist.version) for point in entry_points(group=GROUP)]
+    except Exception as error:  # damaged metadata, which stops pip as well
+        raise PluginError(f"{_damaged()} has damaged metadata ({error}); install it again") from None
     found = []
-    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
-        distribution = point.dist.name if point.dist else "unknown"
-        version = point.dist.version if point.dist else "?"
+    for point, distribution, version in sorted(points, key=lambda found: found[0].name):
         if point.name not in off and distribution not in off:
             found.append((point, Origin(point.name, distribution, version)))
     return found
+
+
+def _damaged() -> str:
+    """The package whose metadata cannot be read."""
+    for distribution in distributions():
+        try:
+            _ = distribution.entry_points, distribution.name, distribution.version
+        except Exception:
+            folder = next((file.parts[0] for file in distribution.files or () if file.suffix == ".py"), "?")
+            return f"the installed package with the module '{folder}' in {distribution.locate_file('')}"
+    return "an installed package"
 
 
 @cache

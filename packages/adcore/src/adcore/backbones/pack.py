@@ -9,10 +9,12 @@ import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
 from adcore import __version__
 from adcore.backbones.resolve import WeightsFile, check_digest
 from adcore.cards import BackboneCard
-from adcore.errors import AdcoreError, WeightsError
+from adcore.errors import AdcoreError, ConfigError, WeightsError
 from adcore.files import atomic_path, sha256_file
 from adcore.registry import backbone_card
 
@@ -39,14 +41,21 @@ def pack(file: str | Path, name: str, out: str | Path, new_name: str | None = No
 
     Installed, the wheel completes adcore's own card of that name, and `resolve(name)` finds it. With `new_name` it
     registers a backbone of that name instead: own weights for a known architecture. The same input gives the same bytes.
-    Raises WeightsError when the file is missing, is not what its name promises, or does not fit the network.
+    Raises ConfigError for a name or version that no package can have, WeightsError when the file is missing, is not what
+    its name promises, or does not fit the network.
     """
     file, card = Path(file), backbone_card(name)
     if not file.is_file():
         raise WeightsError(f"weights file {file} does not exist")
     check_digest(WeightsFile(card, file, "file"))
     _check_fit(card, file)
-    title = new_name or card.name
+    title = card.name if new_name is None else new_name
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", title) or len(title) > 100:
+        raise ConfigError(f"a backbone cannot be called {title!r}; use letters, digits, '_', '-' and '.'")
+    try:
+        version = str(Version(version))
+    except InvalidVersion:
+        raise ConfigError(f"{version!r} is not the version of a package; give one such as 1.0.0") from None
     distribution = distribution_name(title)
     module = distribution.replace("-", "_")
     digest, stored = sha256_file(file), re.sub(r"[^A-Za-z0-9._-]", "_", file.name)

@@ -30,7 +30,8 @@ def command(
         return
     if not models or not out:
         raise click.UsageError("give --models and --out (or: adcore bundle verify DIR)")
-    from adcore.bundle import MANIFEST, make_bundle
+    from adcore.bundle import make_bundle
+    from adcore.bundle_manifest import MANIFEST
     from adcore.files import sha256_file
 
     names = [name.strip() for name in models.split(",") if name.strip()]
@@ -47,8 +48,8 @@ def command(
 @command.command("verify")
 @click.argument("folder", type=click.Path(path_type=Path))
 def verify(folder: Path) -> None:
-    """Check every file of the bundle FOLDER; exit 1 when one is missing, altered or not listed."""
-    from adcore.bundle import MANIFEST, verify_bundle
+    """Check every file of the bundle FOLDER; exit 1 when one is missing, altered, not listed or a link."""
+    from adcore.bundle_manifest import MANIFEST, verify_bundle
     from adcore.files import sha256_file
 
     problems = verify_bundle(folder)
