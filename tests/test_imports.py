@@ -17,7 +17,7 @@ PACKAGES = sorted(
 ROOMS = [
     "adcore csv_cells errors cards maps memory",
     "files",
-    "batching card_checks config hookspecs model preprocess settings tensorfile backbones.cards data.builtin",
+    "batching card_checks config hookspecs model preprocess settings tensorfile backbones.cards bundle_manifest data.builtin",
     "builtin header data",
     "plugins",
     "plugin_probe registry",

@@ -16,10 +16,9 @@ from adcore.backbones.resolve import search_folders
 from adcore.data.image_io import read_image
 from adcore.data.layout import found_in, images_below
 from adcore.errors import ConfigError, DataError, WeightsError
-from adcore.files import atomic_path
+from adcore.files import write_tensors
 from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from einops import rearrange
-from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
@@ -164,8 +163,7 @@ class Distillation:
             log.warning("using the teacher distilled earlier: %s", self.path)
             return read_state(self.path)
         state = self.run(device, progress)
-        with atomic_path(self.path) as temporary:
-            save_file(state, temporary)
+        write_tensors(self.path, state)
         log.warning("the distilled teacher is kept for later fits: %s", self.path)
         return state
 
