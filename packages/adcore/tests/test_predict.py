@@ -262,6 +262,14 @@ def test_a_reader_that_ends_the_program_is_an_error(model, tmp_path, run_cli, mo
     assert "SystemExit" in err
 
 
+def test_a_model_that_ends_the_program_elsewhere_is_an_error_too(model, tmp_path, run_cli, monkeypatch) -> None:
+    image = write(tmp_path / "in" / "0.png")
+    monkeypatch.setattr(Toy, "warm_up", lambda self: sys.exit(0))
+    code, out, err = run_cli("predict", model, image)
+    assert (code, out) == (2, "")
+    assert "SystemExit" in err
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("shape", [SIZE, (*SIZE, 1), (*SIZE, 3)])
 def test_a_cameras_frame_has_the_score_of_its_file(model, tmp_path, dtype, shape) -> None:

@@ -108,3 +108,8 @@ def test_bad_requests_are_named():
         choose_threshold("youden", ANOMALOUS, [1] * 3)
     with pytest.raises(DataError, match="NaN"):
         choose_threshold("youden", [0.1, float("nan")], [0, 1])
+
+
+def test_a_threshold_beyond_float32_is_refused() -> None:
+    with pytest.raises(DataError, match="threshold by normal_p95 is inf"):
+        choose_threshold("normal_p95", [float(np.finfo(np.float32).max)] * 2, [0, 0], "val")

@@ -101,6 +101,13 @@ def main() -> None:
             raise
         click.echo(f"adcore: {error}", err=True)
         sys.exit(2)
+    except SystemExit as stop:  # no command of adcore ends with 0 this way: the model or reader of a plugin does
+        if debug or stop.code or not arguments or arguments[0] not in COMMANDS:
+            raise
+        click.echo(
+            "adcore: a plugin's code ended the program (SystemExit) before the end; --debug shows where", err=True
+        )
+        sys.exit(2)
     except BrokenPipeError:  # `adcore list-models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

@@ -53,7 +53,8 @@ def command(
     if not only:
         failed |= _check("dataset", {name: roots.get(name, {}) for name in names[DatasetCard]})
         failed |= _check("backbone", {name: {} for name in names[BackboneCard]})
-    sys.exit(int(failed))
+    if failed:
+        sys.exit(1)
 
 
 def _find(package: str) -> Origin:

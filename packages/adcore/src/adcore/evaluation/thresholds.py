@@ -86,7 +86,13 @@ def choose_threshold(method: str, scores: Any, labels: Any, source: str = "") ->
         method = "normal_p95"
     if source == "test":
         notes.append("chosen on the test set: precision, recall, accuracy and F1 at this threshold are optimistic")
-    return Threshold(THRESHOLDS[method](scores, labels), method, source, "; ".join(notes))
+    with np.errstate(over="ignore"):  # said below
+        value = THRESHOLDS[method](scores, labels)
+    if not np.isfinite(value):
+        raise DataError(
+            f"the threshold by {method} is {value}: the scores reach the end of float32; train the model again"
+        )
+    return Threshold(value, method, source, "; ".join(notes))
 
 
 def _best_f1(candidates: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> float:
