@@ -20,6 +20,7 @@ from adcore.experiments.conditions import load_conditions
 from adcore.experiments.runner import Runner
 from adcore.experiments.session import Session, create_session, load_session
 from adcore.experiments.slots import CPU, Slot
+from adcore.files import folder_lock
 from adcore.testing.site import write_distribution
 
 MODELS = '''
@@ -222,6 +223,24 @@ def test_a_killed_runner_takes_its_child_along_and_the_session_ends_as_an_undist
     assert (everything / "result.json").stat().st_mtime_ns == kept
     assert lasting(session) == lasting(calm)
     assert not list(session.rglob(".*.tmp*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell that a pipe is closed before something is written")
+def test_a_session_whose_output_nobody_reads_any_more_stops_and_can_be_resumed(data, tmp_path) -> None:
+    """`adcore run ... | head -1`"""
+    path = write(tmp_path, data, {"long": {"pause": 600}, "waiting": {}})
+    runner = subprocess.Popen(
+        command(path, "--out", tmp_path / "results"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert runner.stdout.readline().startswith("session ")
+    session = only_session(tmp_path)
+    runner.stdout.close()
+    err = runner.stderr.read()
+    assert runner.wait() == 141, err
+    assert f"go on with: adcore run --resume {session}" in err
+    assert [run.state for run in load_session(session).runs] == ["queued", "queued"]
+    with folder_lock(folders(session)["long"]):  # its process is gone
+        assert not (folders(session)["long"] / "result.json").exists()
 
 
 @pytest.mark.parametrize("engine", ["submitit", pytest.param("ray", marks=pytest.mark.slow)])

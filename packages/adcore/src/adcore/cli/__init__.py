@@ -12,6 +12,8 @@ import click
 from adcore import __version__
 from adcore.errors import AdcoreError, suggest
 
+CLOSED_PIPE = 141  # the exit code of a program that SIGPIPE ends, as shells see it
+
 COMMANDS = {  # name -> one line of help, so that --help imports no command
     "list-models": "List the installed models.",
     "list-datasets": "List the dataset layouts that can be read.",
@@ -110,6 +112,7 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:  # `adcore list-models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CLOSED_PIPE)
     except OSError as error:
         if debug:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,9 +87,19 @@ def command(
             session = create_session(folder, [condition for _, condition in chosen], conditions, threads)
         else:
             session = resume_session(resume)
-        _run(Runner(session, slots, engine, idle))
+        _run(Runner(session, slots, engine, idle, stopped=_reader_is_gone))
     finally:
         engine.close()
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more, as after `| head -1`; False where the system cannot tell."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)  # errors are always reported
+    except (AttributeError, OSError, ValueError):  # Windows; no real file
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _choose(loaded: list[Condition], ids: str, seeds: list[int], repeat: int) -> list[tuple[int, Condition]]:
@@ -106,7 +117,7 @@ def _run(runner: Runner) -> None:
     click.echo(f"session {session.folder}")
     try:
         failed = runner.run()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):
         click.echo(f"go on with: adcore run --resume {session.folder}", err=True)
         raise
     done = sum(run.state == "done" for run in session.runs)

@@ -33,16 +33,20 @@ class Runner:
         executor: Executor | None = None,
         idle: Callable[[str], bool] | None = None,  # of a slot's device: whether a run may start there now
         console: Console | None = None,
+        stopped: Callable[[], bool] = lambda: False,  # whether nobody reads what the runner's program prints
     ) -> None:
         self.session, self.slots = session, list(slots)
         self.executor = executor or LocalExecutor({})
         self.idle = idle or (lambda device: True)
-        self.console = console or Console(stderr=True)
+        self.console, self.stopped = console or Console(stderr=True), stopped
         self.details: dict[str, str] = {}  # by folder: what a run gave
         self.unsaved = ""  # why session.json could not be written
 
     def run(self) -> list[Run]:
-        """All queued runs; gives the failed ones. Stopped by Ctrl-C, it leaves a session that can be resumed."""
+        """All queued runs; gives the failed ones. Stopped by Ctrl-C or a closed pipe, it leaves a session that can be resumed.
+
+        Raises BrokenPipeError where `stopped` says so.
+        """
         queue = [run for run in self.session.runs if run.state == "queued"]
         live = Live(get_renderable=self.table, console=self.console, refresh_per_second=2, transient=True)
         try:
@@ -54,6 +58,8 @@ class Runner:
                         self._finish(slot, code)
                     if slot.run is None and queue and self.idle(slot.device):
                         self._start(slot, queue.pop(0))
+                if self.stopped():
+                    raise BrokenPipeError
                 time.sleep(POLL)
         finally:
             live.stop()
