@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from pathlib import Path
 
 import pytest
+from adcore.cards import load_target
 from adcore.registry import list_models, model_card
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +47,17 @@ ALIASES = {
 NEEDS_NOTHING = {"autoencoder", "ganomaly", "draem-sevnet", "draem-sevnet-multiscale"}  # trained from the images alone
 
 
+ALL_THREE, UPPER_TWO = ("layer1", "layer2", "layer3"), ("layer2", "layer3")
+LAYERS = {  # of the backbone, as the papers have them
+    **dict.fromkeys(("padim", "cfa", "fastflow", "uflow", "stfpm", "reverse-distillation", "uninet"), ALL_THREE),
+    **dict.fromkeys(("patchcore", "cflow-resnet18", "supersimplenet"), UPPER_TWO),
+    "dfkde": "layer4",
+    "dfm": "layer3",
+    "fre": "layer3",
+    "csflow": "blocks.5",
+}
+
+
 def names() -> set[str]:
     return {card.name for card in list_models()}
 
@@ -79,6 +92,14 @@ def test_the_cards_say_what_a_user_has_to_know(run_cli) -> None:
 
 def test_aliases() -> None:
     assert {alias: model_card(alias).name for alias in ALIASES} == ALIASES
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_default_layers_are_those_of_the_paper(name) -> None:
+    card = model_card(name)
+    parameters = inspect.signature(load_target(card.target)).parameters
+    key = "layers" if "layers" in parameters else "layer"
+    assert card.config.get(key, parameters[key].default) == LAYERS[name]
 
 
 def test_the_listing_says_what_a_user_chooses_by(run_cli) -> None:

@@ -43,6 +43,12 @@ def test_masks_stay_binary_and_aligned_with_the_image(height, width, h, w) -> No
     assert small[image > 0.98].all()
 
 
+def test_a_mask_is_read_at_the_middle_of_each_new_pixel() -> None:
+    mask = torch.tensor([False, True, False, True, False, True]).expand(6, 6)  # columns 1 and 4 are the middle of three
+    assert Preprocess(size=(6, 2)).mask(mask).tolist() == [[True, False]] * 6
+    assert Preprocess(size=(2, 6)).mask(mask.t()).tolist() == [[True] * 6, [False] * 6]
+
+
 def test_centre_crop() -> None:
     image = torch.arange(100.0).reshape(1, 10, 10).expand(3, -1, -1)
     cropped = Preprocess(size=(10, 10), crop=(4, 6))(image)
