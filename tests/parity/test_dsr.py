@@ -85,13 +85,13 @@ def test_losses(filled, monkeypatch):
     optimizations = model.configure_optimizers(Plan())
     assert optimizations["main"].optimizer.defaults["lr"] == stored.facts["optimizer"]["lr"]
     start = {key: value.clone() for key, value in model.state_dict().items()}
-    second_stage = (model.restriction_step(images.double()) for images in stored.train_batches())
+    second_stage = (model.restriction_step(images) for images in stored.train_batches(torch.float64))
     stored.assert_relative(descend(optimizations["main"].optimizer, second_stage), "losses")
 
     model.load_state_dict(start)
-    given = ((damaged.double(), mask) for damaged, mask in stored.defects())
+    given = stored.defects(torch.float64)
     model.smudge = lambda images: next(given)
-    third_stage = (model.upsampling_step(images.double()) for images in stored.train_batches())
+    third_stage = (model.upsampling_step(images) for images in stored.train_batches(torch.float64))
     stored.assert_relative(descend(optimizations["upsampling"].optimizer, third_stage), "upsampling_losses")
     with torch.no_grad():
         stored.assert_map_close(model.eval()(stored.input().double()).anomaly_map, "map_after")

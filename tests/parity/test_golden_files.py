@@ -1,5 +1,6 @@
 """The golden files themselves: readable, small, and made from a recipe that this environment repeats."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,17 @@ def test_file_is_complete_and_finite(golden, path):
     assert stored.tensors["score"].unique().numel() > 1, "one score for all images proves nothing"
     if "map" in stored.tensors:
         assert (stored.tensors["map"].std(dim=(1, 2)) > 0).all(), "a constant map proves nothing"
+
+
+def test_rounding_leaves_enough_to_compare_after_training(golden):
+    """At least the losses of three steps, and what is evaluated after training."""
+    for path in FILES:
+        stored = golden(path.stem)
+        trained = {key for key in stored.tensors if "loss" in key or key.endswith("_after")}
+        assert trained - {"score_after"} <= stored.sensitivity.keys(), "run tools/parity/sensitivity.py"
+        for key in stored.sensitivity:
+            bounds = replace(stored, redrawn=False).allowed(key, 1e-4)
+            assert bounds.isfinite()[... if bounds.ndim == 0 else slice(3)].all(), (path.stem, key, bounds)
 
 
 def test_files_stay_small():

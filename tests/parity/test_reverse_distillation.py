@@ -55,8 +55,7 @@ def test_losses_of_five_steps(filled):
     assert list(optimizer.defaults["betas"]) == wanted["betas"]
     model.train()
     losses = []
-    for step, images in enumerate(stored.train_batches()):
-        images = images.double()
+    for step, images in enumerate(stored.train_batches(torch.float64)):
         masks = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
         for update in model.training_step(Batch(images, masks[:, 0, 0].long(), masks, masks[:, 0, 0], []), step):
             optimizer.zero_grad()

@@ -35,14 +35,14 @@ def test_losses_of_five_steps(filled):
     """
     model, stored = filled
     model.double()
-    peer, batches = stored.facts["optimizer"], stored.train_batches()
+    peer, batches = stored.facts["optimizer"], stored.train_batches(torch.float64)
     size = len(batches[0])
     plan = Plan(learning_rate=peer["lr"] * size, weight_decay=peer["weight_decay"] / size)
     optimizer = model.configure_optimizers(plan)["main"].optimizer
     assert (type(optimizer).__name__, optimizer.defaults["momentum"]) == (peer["class"], peer["momentum"])
     model.train()
     losses = []
-    for step, images in enumerate(batch.double() for batch in batches):
+    for step, images in enumerate(batches):
         masks = torch.zeros(size, *images.shape[-2:], dtype=torch.bool)
         for update in model.training_step(Batch(images, masks[:, 0, 0].long(), masks, masks[:, 0, 0], []), step):
             optimizer.zero_grad()

@@ -40,7 +40,7 @@ def batch(images, step, supervised):
     if supervised:
         masks[0, 10 + 9 * step : 50 + 9 * step, 30:75] = True
         labels[0] = 1
-    return Batch(images.double(), labels.long(), masks, torch.ones(len(images), dtype=torch.bool), [])
+    return Batch(images, labels.long(), masks, torch.ones(len(images), dtype=torch.bool), [])
 
 
 def test_maps_and_scores(filled):
@@ -67,7 +67,7 @@ def test_losses_of_five_steps(filled):
         ]
     model.train()
     losses = []
-    for current, images in enumerate(stored.train_batches()):
+    for current, images in enumerate(stored.train_batches(torch.float64)):
         for update in model.training_step(batch(images, current, model.supervised), current):
             optimizer.zero_grad()
             update.loss.backward()

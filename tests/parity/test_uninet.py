@@ -70,11 +70,9 @@ def test_losses_of_five_steps(filled):
     assert type(optimizer).__name__ == wanted["class"]
     model.train()
     losses = []
-    for step, images in enumerate(stored.train_batches()):
+    for step, images in enumerate(stored.train_batches(torch.float64)):
         masks = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
-        for update in model.training_step(
-            Batch(images.double(), masks[:, 0, 0].long(), masks, masks[:, 0, 0], []), step
-        ):
+        for update in model.training_step(Batch(images, masks[:, 0, 0].long(), masks, masks[:, 0, 0], []), step):
             optimizer.zero_grad()
             update.loss.backward()
             optimizer.step()
