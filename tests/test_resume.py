@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 # a run that stops while it writes its fifth checkpoint, half of it, says so, and waits to be killed
 PAUSING = """
 import time
-from adcore.training import checkpoint
-write, written = checkpoint.save_file, 0
+import safetensors.torch
+write, written = safetensors.torch.save_file, 0
 def write_or_wait(tensors, path, **more):
     global written
     written += 1
@@ -24,7 +24,7 @@ def write_or_wait(tensors, path, **more):
             file.truncate(1000)
         print("PAUSED", flush=True)
         time.sleep(60)
-checkpoint.save_file = write_or_wait
+safetensors.torch.save_file = write_or_wait
 """
 SETTINGS = ("weights=random", "image_size=64", "checkpoint_seconds=0", "batch_size=2")
 

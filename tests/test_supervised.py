@@ -69,7 +69,7 @@ def test_normal_images_alone_are_a_clear_error_for_a_supervised_card(tmp_path) -
     root = write_tiny_mvtec(tmp_path / "tiny")
     settings = {"num_epochs": 1, "image_size": 64} | SETTINGS["supersimplenet-supervised"]
     with pytest.raises(
-        DataError, match=r"supersimplenet-supervised learns from labelled anomalies, .* has none"
+        DataError, match=r"supersimplenet-supervised learns from labelled anomalies; .* has none"
     ) as error:
         adcore.train(f"mvtec:{root}", "part", "supersimplenet-supervised", out=tmp_path / "out", **settings)
     assert "\n" not in str(error.value)
