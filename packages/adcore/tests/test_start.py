@@ -43,7 +43,7 @@ def guarded(work):
         work()
     except BaseException as error:
         failures.append(error)
-threads = [Thread(target=guarded, args=(work,)) for work in (use, lambda: exec(LIBRARY), use, lambda: exec(LIBRARY))]
+threads = [Thread(target=guarded, args=(work,)) for work in (use, lambda: exec(LIBRARY), lambda: exec(LIBRARY))]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert not failures, failures
