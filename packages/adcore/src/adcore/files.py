@@ -6,9 +6,9 @@ import hashlib
 import itertools
 import json
 import os
+import platform
 import re
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,7 +70,7 @@ def folder_lock(folder: Path, wait: float = 0.0) -> Iterator[None]:
         holder = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "another process"
         raise ConfigError(f"{folder} is in use by {holder}; wait for its end or choose another --out") from None
     try:
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        owner.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
         yield
     finally:
         owner.unlink(missing_ok=True)
