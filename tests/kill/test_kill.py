@@ -1,7 +1,6 @@
 """kill -9 at random moments: nothing half-written has a final name, and a resumed run ends bit for bit as an undisturbed one.
 
-ADCORE_KILL_COUNT kills (5) are shared by five commands; ADCORE_KILL_SEED (0) chooses other moments. `hatch run test` runs
-the first of them, `hatch run kill` all, with 100 kills.
+ADCORE_KILL_COUNT kills (5) are shared by five commands; ADCORE_KILL_SEED (0) chooses other moments. `hatch run kill` makes 100.
 """
 
 from __future__ import annotations
