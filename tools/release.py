@@ -67,7 +67,7 @@ def problems(wheel: Path) -> list[str]:
             found.append(f"{path} is a stray file")
         elif path.name.startswith(("test_", "conftest")):
             found.append(f"{path} is a test")
-    if ("adcore = adcore.cli:main" if module == "adcore" else f" = {module}.plugin") not in entry_points:
+    if ("adcore = adcore.__main__:main" if module == "adcore" else f" = {module}.plugin") not in entry_points:
         found.append("its entry point is missing")
     return [f"{wheel.name}: {problem}" for problem in found]
 

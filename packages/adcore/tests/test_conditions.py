@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tifffile
 from adcore.errors import ConfigError
-from adcore.experiments.conditions import load_conditions, model_name
+from adcore.experiments.conditions import check_condition, load_conditions, model_name
+from adcore.experiments.reading import RawCondition
 from adcore.experiments.record import read_condition, write_condition
 from adcore.experiments.session import plan_runs
 from adcore.registry import create_model
@@ -240,3 +241,10 @@ def test_one_wrong_setting_of_training_does_not_hide_the_others(root) -> None:
 def test_a_folder_that_no_file_system_has_is_named(root, folder) -> None:
     with pytest.raises(ConfigError, match="dataset_root"):
         load_conditions(write(root, {"x": config(root, dataset_root=folder)}))
+
+
+def test_a_key_with_the_name_of_a_python_parameter_is_a_mistake_like_any_other() -> None:
+    config = {"model_type": ["32x64"], "cls": 1, "source_domain": "part", "dataset_root": "."}
+    condition, mistakes = check_condition(RawCondition("odd", config, ""))
+    assert condition is None
+    assert any(text.startswith("model_type: ") for text in mistakes)

@@ -122,7 +122,8 @@ def check_condition(raw: RawCondition) -> tuple[Condition | None, list[str]]:
             key = str(entry["loc"][0])
             mistakes.append(f"{key}: {entry['msg'][0].lower()}{entry['msg'][1:]}" + _given(entry))
             settings.pop(key, None)
-        config = ConditionConfig.model_construct(**{"model_type": None, "source_domain": None, **settings})
+        known = {key: value for key, value in settings.items() if key not in ("cls", "_fields_set")}  # its parameters
+        config = ConditionConfig.model_construct(**{"model_type": None, "source_domain": None, **known})
     choice = None
     if isinstance(config.model_type, str):
         choice, wrong = _check_model(config)
