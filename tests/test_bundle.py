@@ -180,6 +180,7 @@ def test_pip_brings_what_a_requirement_needs_for_this_machine_and_for_another(tm
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @needs_wheel
 def test_a_real_bundle_installs_into_a_fresh_environment_and_trains_there(tmp_path) -> None:
     """Needs a package index, or torch in pip's cache; minutes long, as torch is installed once more."""
