@@ -90,7 +90,7 @@ def texture_anomalies(images: Tensor, source: Textures, blend: Blend) -> tuple[T
         number = int(defective.sum())
         mask[defective] = perlin_masks(number, tuple(size), blend.threshold)
         textures[defective] = augment(source.sample(number, tuple(size), torch.default_generator))
-    mask, textures, beta = (x.to(images.device) for x in (mask, textures, beta))
+    mask, textures, beta = mask.to(images.device), textures.to(images), beta.to(images)
     gray = (images == images[:, :1]).flatten(1).all(1)
     textures[gray] = textures[gray].mean(1, keepdim=True)
     return torch.where(mask[:, None], torch.lerp(images, textures, beta), images), mask
