@@ -187,7 +187,13 @@ class Frozen:
         if images.device.type != "cpu" or images.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
             return self.net(images)
         self.warm_up()
-        return (self.fused or self.net)(images)
+        if self.fused is not None:
+            try:
+                return self.fused(images)
+            except RuntimeError as error:  # oneDNN of older versions of torch lacks some shapes
+                _say(type(self.net).__name__, f"{type(error).__name__}: {error}".splitlines()[0])
+                self.fused = None
+        return self.net(images)
 
     @torch.no_grad()
     def warm_up(self) -> None:
