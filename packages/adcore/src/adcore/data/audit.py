@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
+from filecmp import cmp
 from pathlib import Path
 
 from adcore.data.samples import Sample
-from adcore.files import sha256_file
 
-HEAD = 1 << 16  # bytes compared before whole files are
+BEGINNING = 4096  # bytes
 
 
 def training_notes(samples: Sequence[Sample], supervised: bool) -> list[str]:
@@ -34,28 +33,31 @@ def training_notes(samples: Sequence[Sample], supervised: bool) -> list[str]:
 
 
 def _same_files(train: Iterable[Sample], others: Iterable[Sample]) -> list[Path]:
-    """Training images whose content is that of one of the others; only files of equal size and beginning are read whole."""
-    known: dict[tuple[int, str], list[Path]] = defaultdict(list)
-    for sample in others:
-        if key := _key(sample.image_path):
-            known[key].append(sample.image_path)
-    shared = []
-    for sample in train:
-        twins = known.get(_key(sample.image_path), [])
-        if twins and sha256_file(sample.image_path) in {sha256_file(twin) for twin in twins}:
-            shared.append(sample.image_path)
-    return shared
+    """Training images whose content is that of one of the others; only files of a size that both sides have are opened."""
+    ours, theirs = _sizes(train), _sizes(others)
+    common = set(ours.values()) & set(theirs.values())
+    known: dict[bytes, list[Path]] = defaultdict(list)
+    for path, size in theirs.items():
+        if size in common and (head := _beginning(path)):
+            known[head].append(path)
+    return [
+        path
+        for path, size in ours.items()
+        if size in common and any(cmp(path, twin, shallow=False) for twin in known.get(_beginning(path), ()))
+    ]
 
 
-def _key(path: Path) -> tuple[int, str] | None:
-    """Size and digest of the beginning; None for a file that cannot be opened, which reading reports."""
+def _sizes(samples: Iterable[Sample]) -> dict[Path, int]:
+    return {s.image_path: s.image_path.stat().st_size for s in samples if s.image_path.is_file()}
+
+
+def _beginning(path: Path) -> bytes:
+    """The first bytes; none of a file that cannot be read, which its reader reports."""
     try:
-        if not path.is_file():
-            return None
         with open(path, "rb") as file:
-            return path.stat().st_size, sha256(file.read(HEAD)).hexdigest()
+            return file.read(BEGINNING)
     except OSError:
-        return None
+        return b""
 
 
 def _count(items: Sequence[object], what: str) -> str:
