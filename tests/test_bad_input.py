@@ -169,7 +169,7 @@ def test_an_evaluation_that_cannot_be_written_leaves_nothing(fails, run_cli, dat
     def full(*_: object) -> None:
         raise DataError("no space left")
 
-    monkeypatch.setattr("adcore.pipeline.write_page", full)
+    monkeypatch.setattr("adcore.run_results.write_page", full)
     line = fails("evaluate", tmp_path / "trained", "--data", f"mvtec:{data}", "--out", tmp_path / "results" / "run")
     assert "no space left" in line
 

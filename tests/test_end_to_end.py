@@ -26,7 +26,7 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def run(request, data, tmp_path_factory) -> adcore.pipeline.RunResult:
+def run(request, data, tmp_path_factory) -> adcore.run_results.RunResult:
     out = tmp_path_factory.mktemp("runs") / request.param
     return adcore.train(f"mvtec:{data}", "part", request.param, out=out, device="cpu", **SMALL)
 

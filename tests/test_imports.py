@@ -25,7 +25,7 @@ ROOMS = [
     "artifact bundle",
     "training",
     "inference request",
-    "testing training_run",
+    "run_results testing training_run",
     "pipeline",
     "api experiments",
     "cli",

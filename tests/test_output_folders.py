@@ -107,8 +107,8 @@ def test_of_two_trainings_that_start_at_once_into_one_new_folder_one_is_refused(
 FULL = [
     "adcore.tensorfile.write_tensors",
     "adcore.evaluation.evaluate.atomic_path",
-    "adcore.pipeline.write_page",
-    "adcore.pipeline.write_json",
+    "adcore.run_results.write_page",
+    "adcore.run_results.write_json",
 ]
 
 

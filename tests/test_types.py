@@ -63,6 +63,6 @@ def test_a_type_checker_understands_a_program(tmp_path) -> None:
         text=True,
         check=False,
     )
-    assert 'Revealed type is "adcore.pipeline.RunResult | list[adcore.pipeline.RunResult]"' in done.stdout
+    assert 'Revealed type is "adcore.run_results.RunResult | list[adcore.run_results.RunResult]"' in done.stdout
     assert 'Revealed type is "float"' in done.stdout
     assert 'program.py:8: error: Argument 1 to "register"' in done.stdout

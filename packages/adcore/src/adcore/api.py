@@ -9,9 +9,9 @@ from typing import Any
 from adcore import pipeline
 from adcore.cards import card_for
 from adcore.model import AnomalyModel
-from adcore.pipeline import RunResult
 from adcore.registry import check_data_options, open_dataset, register
 from adcore.request import DataChoice, choose_model, parse_data
+from adcore.run_results import RunResult
 from adcore.settings import settings
 
 _DATA_KEYS = {"val_split": "val_split", "val_ratio": "val_ratio", "skip_bad": "skip_bad", "data_options": "options"}

@@ -32,6 +32,11 @@ class Artifact:
     calibration: dict[str, Any] = field(default_factory=dict)  # threshold, its method and source, ranges of values
     training: dict[str, Any] = field(default_factory=dict)  # summary: dataset, category, images, epochs, seed
 
+    @property
+    def threshold(self) -> float | None:
+        """The calibrated threshold on raw scores; None when there was nothing to calibrate on."""
+        return self.calibration.get("threshold", {}).get("value")
+
 
 def save(path: str | Path, artifact: Artifact, include_backbone: bool = False) -> dict[str, Any]:
     """Write `artifact` to `path` atomically and return its header.

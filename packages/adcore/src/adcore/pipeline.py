@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic_core import to_jsonable_python
-
-import adcore
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
 from adcore.data.audit import training_notes
@@ -22,39 +17,20 @@ from adcore.data.samples import DatasetReader, Sample, select
 from adcore.data.splits import split_validation
 from adcore.errors import DataError
 from adcore.evaluation import evaluate as evaluation
-from adcore.evaluation.metrics import Metrics
-from adcore.evaluation.page import write_page
-from adcore.evaluation.report import DomainRow
 from adcore.evaluation.score import Scoring, score_samples
-from adcore.files import folder_lock, remove_leftovers, removed_on_failure, sha256_file, write_json
+from adcore.files import folder_lock, remove_leftovers, removed_on_failure, sha256_file
 from adcore.registry import create_model, open_dataset
 from adcore.request import DataChoice, ModelChoice, new_folder
+from adcore.run_results import RunResult, clear, fit_record, run_record, write_results
 from adcore.training.callbacks import Callback
 from adcore.training.device import pick_device, seed_everything
 from adcore.training.logs import DetailLog, TensorBoardLogs
-from adcore.training.trainer import TrainingSummary
 from adcore.training_run import train_model
 
 ALL = "all"  # as a category: one model over all of them
 THRESHOLD = "f1_percentile"
-RESULT = "result.json"
 BEGUN = ("training_detail.log", "tensorboard_logs", "checkpoints")  # what a run writes before its first checkpoint
 HOLD_OUT = 0.1  # part of the training images kept for calibration when there is nothing else
-
-
-@dataclass
-class RunResult:
-    """The result of a run; `folder` holds the files."""
-
-    folder: Path
-    metrics: Metrics
-    summary: dict[str, Any]  # the content of result.json
-    predictions: list[dict[str, Any]] = field(repr=False, default_factory=list)
-
-    @property
-    def artifact(self) -> Path:
-        """The trained model's file."""
-        return self.folder / artifacts.MODEL_FILE
 
 
 def run_folder(output: Path, *parts: str) -> Path:
@@ -148,9 +124,9 @@ def training(
         artifact = Artifact(model, choice.preprocess, calibration, summary)
         clear(folder, artifacts.MODEL_FILE)
         header = artifacts.save(folder / artifacts.MODEL_FILE, artifact, include_backbone)
-        run = _record(artifact, data, scorings["test"], summary["counts"], notes) | _fit_record(choice, fitted)
+        run = run_record(artifact, data, scorings["test"], summary["counts"], notes) | fit_record(choice, fitted)
         if scorings["val"].images:
-            measured = evaluation.measure(scorings["val"], threshold_of(calibration))
+            measured = evaluation.measure(scorings["val"], artifact.threshold)
             run |= {"val": measured.to_dict(), "val_image_auroc": measured.values.get("image_auroc")}
             run["timings"]["ms_per_image"] = scorings["test"].ms_per_image or scorings["val"].ms_per_image
         run["timings"]["fit_seconds"] = fitted.seconds
@@ -193,7 +169,7 @@ def evaluate(
         artifact.model.to(chosen_device)
         scoring = score_samples(artifact.model, artifact.preprocess, reader, samples, chosen_device, data.skip_bad)
         counts = evaluation.count_samples([image.sample for image in scoring.images])
-        run = _record(artifact, data, scoring, counts) | {"training": artifact.training, "skipped": scoring.skipped}
+        run = run_record(artifact, data, scoring, counts) | {"training": artifact.training, "skipped": scoring.skipped}
         clear(folder)
         return write_results(folder, run, scoring, reader, artifact)
 
@@ -215,85 +191,6 @@ def split_samples(samples: list[Sample], data: DataChoice, seed: int) -> tuple[l
         count = len(select(held_out, "val"))
         return held_out, [f"no test images: {count} training images were held out to choose the threshold on"]
     return samples, []
-
-
-def clear(folder: Path, *names: str) -> None:
-    """Remove the results of the run that is overwritten and the files `names`; result.json first."""
-    for name in (RESULT, "predictions.csv", "report.html", *names):
-        (folder / name).unlink(missing_ok=True)
-
-
-def threshold_of(calibration: dict[str, Any]) -> float | None:
-    """The calibrated threshold, if there is one."""
-    return calibration.get("threshold", {}).get("value")
-
-
-def versions() -> dict[str, str]:
-    """Versions of adcore, torch and Python."""
-    return {"adcore": adcore.__version__, "torch": torch.__version__, "python": platform.python_version()}
-
-
-def _record(
-    artifact: Artifact,
-    data: DataChoice,
-    test: Scoring,
-    counts: dict[str, dict[str, int]],
-    notes: Sequence[str] = (),
-) -> dict[str, Any]:
-    """What result.json says of any run: the model, the data, and the metrics of the test images."""
-    measured = evaluation.measure(test, threshold_of(artifact.calibration))
-    return {
-        "model": artifact.model.card.name,
-        "dataset": data.dataset,
-        "category": data.category,
-        "data_root": str(data.root),
-        "data_options": to_jsonable_python(data.options),
-        "test": measured.to_dict(),
-        "test_image_auroc": measured.values.get("image_auroc"),
-        "threshold": artifact.calibration.get("threshold"),
-        "timings": {"ms_per_image": test.ms_per_image},
-        "counts": counts,
-        "config": artifact.model.config,
-        "preprocess": artifact.preprocess.to_dict(),
-        "versions": versions(),
-        "notes": list(notes),
-    }
-
-
-def _fit_record(choice: ModelChoice, fitted: TrainingSummary) -> dict[str, Any]:
-    """What result.json says of a fit; the metrics of validation images, where there are some, replace None."""
-    return {
-        "val": None,
-        "val_image_auroc": None,
-        "stop_reason": fitted.stop_reason,
-        "losses": fitted.losses,
-        "history": fitted.history,
-        "logged": fitted.logged,
-        "plan": choice.plan.model_dump(exclude={"steps_per_epoch"}),
-    }
-
-
-def write_results(
-    folder: Path,
-    run: dict[str, Any],
-    scoring: Scoring,
-    reader: DatasetReader,
-    artifact: Artifact,
-    others: Sequence[Scoring] = (),
-    domains: Sequence[DomainRow] = (),
-) -> RunResult:
-    """predictions.csv (with the `others`), report.html (with a row for each of `domains`), and last result.json.
-
-    result.json marks the run as complete.
-    """
-    threshold = threshold_of(artifact.calibration)
-    rows = evaluation.prediction_rows(scoring, threshold)
-    everything = [row for other in others for row in evaluation.prediction_rows(other, threshold)]
-    if rows or everything:
-        evaluation.write_predictions(folder / "predictions.csv", [*rows, *everything])
-    write_page(folder / "report.html", run, rows, scoring, reader, artifact.preprocess, domains)
-    write_json(folder / RESULT, run)
-    return RunResult(folder, Metrics(run["test"]["values"], run["test"]["reasons"]), run, rows)
 
 
 @contextmanager

@@ -12,8 +12,8 @@ import click
 from adcore.errors import PluginError
 
 if TYPE_CHECKING:
-    from adcore.pipeline import RunResult
     from adcore.plugins import Plugins
+    from adcore.run_results import RunResult
 
 HEADLINE = (
     ("image AUROC", "image_auroc"),

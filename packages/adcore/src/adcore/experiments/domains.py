@@ -19,12 +19,13 @@ from adcore.evaluation.plots import save_figure
 from adcore.evaluation.report import DomainRow
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.experiments.conditions import Condition
+from adcore.run_results import RunResult, write_results
 from adcore.training.device import pick_device
 
 SHOWN = 4  # images drawn for each domain
 
 
-def run_condition(condition: Condition, folder: Path, device: str) -> pipeline.RunResult:
+def run_condition(condition: Condition, folder: Path, device: str) -> RunResult:
     """Run a condition in `folder`, from its last checkpoint on where there is one; result.json says that it is complete."""
     with pipeline.training(
         condition.choice,
@@ -38,7 +39,7 @@ def run_condition(condition: Condition, folder: Path, device: str) -> pipeline.R
     ) as trained:
         domains = Domains(condition, trained, device)
         domains.measure()
-        return pipeline.write_results(
+        return write_results(
             folder, trained.run, trained.shown, trained.reader, trained.artifact, domains.others, domains.rows()
         )
 
@@ -101,12 +102,12 @@ class Domains:
         return score_samples(artifact.model, artifact.preprocess, reader, samples, device, skip_bad)
 
     def _measure(self, scoring: Scoring) -> dict[str, Any]:
-        return flat(evaluation.measure(scoring, pipeline.threshold_of(self.trained.artifact.calibration)).to_dict())
+        return flat(evaluation.measure(scoring, self.trained.artifact.threshold).to_dict())
 
     def _draw(self, part: str, scoring: Scoring) -> None:
         """Some samples of `scoring` below visualizations/`part`."""
         artifact, reader = self.trained.artifact, self.trained.reader
-        threshold = pipeline.threshold_of(artifact.calibration)
+        threshold = artifact.threshold
         panels = sample_panels(scoring, threshold, reader, artifact.preprocess, SHOWN)
         for number, panel in enumerate(panels, start=1):
             path = self.trained.folder / "visualizations" / part / f"{number}_{_file_name(panel.title)}.png"

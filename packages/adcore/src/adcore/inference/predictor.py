@@ -42,7 +42,7 @@ class Predictor:
     @property
     def threshold(self) -> float | None:
         """The calibrated threshold on raw scores."""
-        return self.artifact.calibration.get("threshold", {}).get("value")
+        return self.artifact.threshold
 
     @property
     def normal_maps(self) -> tuple[float, float] | None:
