@@ -43,7 +43,7 @@ def _timm_builder(card: BackboneCard) -> Callable[..., nn.Module]:
 
 
 class _NoDrawing(TorchFunctionMode):
-    """Weights keep no values where they have no memory; torch would import its compiler to draw them nonetheless."""
+    """Weights keep no values where they have no memory; torch would import its compiler to draw them."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -54,8 +54,5 @@ class _NoDrawing(TorchFunctionMode):
 
 def describe_network(card: BackboneCard, **options: Any) -> nn.Module:
     """The same network without memory for its weights: for its names, shapes and counts."""
-    try:
-        with torch.device("meta"), _NoDrawing():
-            return create_network(card, **options)
-    except RuntimeError:  # older versions of timm read values while they build a transformer
-        return create_network(card, seed=0, **options)
+    with torch.device("meta"), _NoDrawing():
+        return create_network(card, **options)
