@@ -11,7 +11,7 @@ from adcore.config import config_fields
 from adcore.model import AnomalyModel, Update
 from adcore.registry import create_model, list_models, model_card
 from adcore.testing import tiny_batches
-from adcore.training.callbacks import Callback
+from adcore.testing.resume import ResumableBatches, StopAt
 from adcore.training.plan import Plan
 from adcore.training.trainer import Trainer
 
@@ -52,31 +52,6 @@ class Shell(AnomalyModel):
             yield Update(sum((value - batch.images.mean()).square().sum() for value in own), name)
 
 
-class Batches(list):
-    """Batches that can begin at any of them."""
-
-    start = 0
-
-    def set_epoch(self, epoch, start=0):
-        self.start = start
-
-    def __iter__(self):
-        return iter(self[i] for i in range(self.start, len(self)))
-
-
-class Watch(Callback):
-    """Notes all learning rates after each step; stops the fit at a step."""
-
-    def __init__(self, stop_at=None):
-        self.stop_at, self.rates = stop_at, {}
-
-    def on_step_end(self, trainer, logs):
-        groups = [g for o in trainer.optimizations.values() for g in o.optimizer.param_groups]
-        self.rates[trainer.fit.step] = [group["lr"] for group in groups]
-        if trainer.fit.step == self.stop_at:
-            raise KeyboardInterrupt
-
-
 @cache
 def model(name: str) -> AnomalyModel:
     fields = config_fields(load_target(model_card(name).target))
@@ -85,7 +60,7 @@ def model(name: str) -> AnomalyModel:
         return create_model(name, **random)
 
 
-def trainer(name: str, folder, watch: Watch, accumulate: int = 1, stop_in_validation: int | None = None) -> Trainer:
+def trainer(name: str, folder, watch: StopAt, accumulate: int = 1, stop_in_validation: int | None = None) -> Trainer:
     calls = []
 
     def validation():
@@ -94,7 +69,7 @@ def trainer(name: str, folder, watch: Watch, accumulate: int = 1, stop_in_valida
             raise KeyboardInterrupt
         return tiny_batches(1, (8, 8), 1)
 
-    batches = Batches(tiny_batches(3, (8, 8), 1))
+    batches = ResumableBatches(tiny_batches(3, (8, 8), 1))
     plan = SmallPlan(epochs=10, accumulate=accumulate, checkpoint_seconds=0, monitor="val_loss", batch_size=1)
     return Trainer(Shell(model(name)), plan, batches, 3, val_loader=validation, callbacks=[watch], checkpoints=folder)
 
@@ -107,17 +82,17 @@ def test_the_list_has_every_class_with_optimizers() -> None:
 
 @pytest.mark.parametrize(
     "stop",
-    [{"watch": Watch(14)}, {"watch": Watch(17), "accumulate": 3}, {"watch": Watch(), "stop_in_validation": 6}],
+    [{"watch": StopAt(14)}, {"watch": StopAt(17), "accumulate": 3}, {"watch": StopAt(), "stop_in_validation": 6}],
     ids=["epoch", "accumulation", "validation"],
 )
 @pytest.mark.parametrize("name", MODELS)
 def test_a_resumed_fit_follows_the_models_own_schedule_to_the_last_bit(tmp_path, name, stop) -> None:
     accumulate = stop.get("accumulate", 1)
-    undisturbed = trainer(name, tmp_path / "whole", whole := Watch(), accumulate)
+    undisturbed = trainer(name, tmp_path / "whole", whole := StopAt(), accumulate)
     undisturbed.run()
     with pytest.raises(KeyboardInterrupt):
         trainer(name, tmp_path / "stopped", **stop).run()
-    resumed = trainer(name, tmp_path / "stopped", rest := Watch(), accumulate)
+    resumed = trainer(name, tmp_path / "stopped", rest := StopAt(), accumulate)
     resumed.run(resume=True)
     assert 10 < min(rest.rates) < 20
     assert rest.rates == {step: whole.rates[step] for step in rest.rates}
@@ -130,9 +105,9 @@ def test_a_resumed_fit_follows_the_models_own_schedule_to_the_last_bit(tmp_path,
 )
 def test_the_rate_falls_after_a_resume(tmp_path, name, share) -> None:
     with pytest.raises(KeyboardInterrupt):
-        trainer(name, tmp_path, watch := Watch(8)).run()
+        trainer(name, tmp_path, watch := StopAt(8)).run()
     before = watch.rates[8]
-    resumed = trainer(name, tmp_path, Watch())
+    resumed = trainer(name, tmp_path, StopAt())
     resumed.run(resume=True)
     groups = resumed.optimizations["main"].optimizer.param_groups
     assert [group["lr"] for group in groups] == pytest.approx([rate * share for rate in before])
@@ -141,7 +116,7 @@ def test_the_rate_falls_after_a_resume(tmp_path, name, share) -> None:
 @pytest.mark.parametrize(("name", "share"), [("dinomaly-aux", 0.1), ("efficientad-small", 0.1)])
 @pytest.mark.parametrize("accumulate", [1, 2, 3])
 def test_schedules_over_the_whole_fit_are_completed_with_accumulation(name, share, accumulate) -> None:
-    made = trainer(name, None, Watch(), accumulate)
+    made = trainer(name, None, StopAt(), accumulate)
     made.run()
     for optimization in made.optimizations.values():
         [group] = optimization.optimizer.param_groups

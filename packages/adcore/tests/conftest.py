@@ -83,3 +83,17 @@ def _clean_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "_globals", {})
     for key in settings._KEYS:
         monkeypatch.delenv(f"ADCORE_{key.upper()}", raising=False)
+
+
+@pytest.fixture
+def install_toy(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """install_toy(card, kind): every model name is that of `kind`, of a package toy-package 1.0."""
+    from adcore import registry
+    from adcore.plugins import Origin
+
+    def install(card: object, kind: type) -> None:
+        monkeypatch.setattr(registry, "model_card", lambda name: card)
+        monkeypatch.setattr(registry, "model_origin", lambda name: Origin("toy", "toy-package", "1.0"))
+        monkeypatch.setattr(registry, "load_target", lambda target: kind)
+
+    return install

@@ -15,7 +15,6 @@ from adcore.artifact import Artifact
 from adcore.cards import ModelCard
 from adcore.errors import ArtifactError, PluginError
 from adcore.model import AnomalyModel, Prediction
-from adcore.plugins import Origin
 from adcore.preprocess import Preprocess
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -35,10 +34,8 @@ class Toy(AnomalyModel):
 
 
 @pytest.fixture(autouse=True)
-def _toy_is_installed(monkeypatch) -> None:
-    monkeypatch.setattr(registry, "model_card", lambda name: CARD)
-    monkeypatch.setattr(registry, "model_origin", lambda name: Origin("toy", "toy-package", "1.0"))
-    monkeypatch.setattr(registry, "load_target", lambda target: Toy)
+def _toy_is_installed(install_toy) -> None:
+    install_toy(CARD, Toy)
 
 
 @pytest.fixture

@@ -1,12 +1,9 @@
 """A backbone that timm does not know: its card names the function that builds it; in a Python of its own."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from adcore.testing.site import write_distribution
+from adcore.testing.site import run_python, write_distribution
 
 PLUGIN = """
 from adcore.cards import BackboneCard
@@ -53,17 +50,7 @@ def ask(tmp_path: Path):
     site = write_distribution(tmp_path / "site", "shiny-plugin", {"shiny.py": PLUGIN, "shiny_net.py": NET}, "shiny")
 
     def run(code: str) -> str:
-        path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code],
-            env={**os.environ, "PYTHONPATH": path, "ADCORE_BACKBONE_DIR": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return run_python(code, site, ADCORE_BACKBONE_DIR=str(tmp_path))
 
     return run
 

@@ -23,7 +23,6 @@ from adcore.inference.batch import predict_files
 from adcore.inference.predictor import Predictor, load
 from adcore.inference.results import result_name
 from adcore.model import AnomalyModel, Prediction
-from adcore.plugins import Origin
 from adcore.preprocess import Preprocess
 from PIL import Image
 
@@ -46,10 +45,8 @@ class Toy(AnomalyModel):
 
 
 @pytest.fixture(autouse=True)
-def _toy_is_installed(monkeypatch) -> None:
-    monkeypatch.setattr(registry, "model_card", lambda name: CARD)
-    monkeypatch.setattr(registry, "model_origin", lambda name: Origin("toy", "toy-package", "1.0"))
-    monkeypatch.setattr(registry, "load_target", lambda target: Toy)
+def _toy_is_installed(install_toy) -> None:
+    install_toy(CARD, Toy)
 
 
 @pytest.fixture

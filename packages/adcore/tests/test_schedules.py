@@ -8,7 +8,7 @@ from adcore.cards import ModelCard
 from adcore.errors import ConfigError, TrainingError
 from adcore.model import AnomalyModel, Update
 from adcore.testing import tiny_batches
-from adcore.training.callbacks import Callback
+from adcore.testing.resume import ResumableBatches, StopAt
 from adcore.training.plan import Plan
 from adcore.training.schedules import SCHEDULERS
 from adcore.training.trainer import Trainer
@@ -40,30 +40,6 @@ class Dropped(AnomalyModel):
         yield Update((torch.dropout(self.weight, 0.2, train=self.training) - batch.images).square().mean())
 
 
-class Batches(list):
-    """Five batches; they can begin at any of them."""
-
-    start = 0
-
-    def set_epoch(self, epoch, start=0):
-        self.start = start
-
-    def __iter__(self):
-        return iter(self[i] for i in range(self.start, len(self)))
-
-
-class Watch(Callback):
-    """Notes the learning rate after each step; stops the fit at a step."""
-
-    def __init__(self, stop_at=None):
-        self.stop_at, self.rates = stop_at, {}
-
-    def on_step_end(self, trainer, logs):
-        self.rates[trainer.fit.step] = trainer.optimizations["main"].optimizer.param_groups[0]["lr"]
-        if trainer.fit.step == self.stop_at:
-            raise KeyboardInterrupt
-
-
 def trainer(folder, scheduler, watch, stop_in_validation=None) -> Trainer:
     """4 epochs of 5 batches, an optimizer step for every 2 of them and at each epoch's end; a validation every 3."""
     calls = []
@@ -77,7 +53,7 @@ def trainer(folder, scheduler, watch, stop_in_validation=None) -> Trainer:
     plan = Plan(
         epochs=4, accumulate=2, checkpoint_seconds=0, scheduler=scheduler, monitor="val_loss", validate_every_steps=3
     )
-    batches = Batches(tiny_batches(5, (16, 16), 1))
+    batches = ResumableBatches(tiny_batches(5, (16, 16), 1))
     return Trainer(Dropped(), plan, batches, 5, val_loader=validation, callbacks=[watch], checkpoints=folder)
 
 
@@ -87,15 +63,15 @@ def trainer(folder, scheduler, watch, stop_in_validation=None) -> Trainer:
 def test_a_resumed_fit_follows_its_schedule_to_the_last_bit(tmp_path, name, interval, stop) -> None:
     scheduler = {"type": name, "interval": interval, **OPTIONS[name]}
     torch.manual_seed(1)
-    undisturbed = trainer(tmp_path / "whole", scheduler, whole := Watch())
+    undisturbed = trainer(tmp_path / "whole", scheduler, whole := StopAt())
     summary = undisturbed.run()
     assert len(set(whole.rates.values())) > 2  # else the resume could not go wrong
 
     torch.manual_seed(1)
     with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path / "stopped", scheduler, Watch(stop.get("at")), stop.get("in_validation")).run()
+        trainer(tmp_path / "stopped", scheduler, StopAt(stop.get("at")), stop.get("in_validation")).run()
     torch.manual_seed(99)
-    resumed = trainer(tmp_path / "stopped", scheduler, rest := Watch())
+    resumed = trainer(tmp_path / "stopped", scheduler, rest := StopAt())
     again = resumed.run(resume=True)
     assert 5 < min(rest.rates) < 12  # it did go on from a checkpoint
     assert rest.rates == {step: whole.rates[step] for step in rest.rates}
@@ -115,17 +91,17 @@ def test_optimizer_steps_count_accumulations_and_what_an_epoch_leaves() -> None:
 
 def test_a_schedule_over_the_plans_optimizer_steps_is_completed_with_accumulation() -> None:
     steps = Plan(epochs=4, steps_per_epoch=5, accumulate=2).optimizer_steps
-    watch = Watch()
+    watch = StopAt()
     trainer(None, {"type": "warmup_cosine", "total_steps": steps}, watch).run()
-    assert watch.rates[18] > 0  # the last step but one: it is the epoch's end that steps for the last time
-    last = trainer(None, {"type": "warmup_cosine", "total_steps": steps}, Watch())
+    assert watch.rates[18][0] > 0  # the last step but one: it is the epoch's end that steps for the last time
+    last = trainer(None, {"type": "warmup_cosine", "total_steps": steps}, StopAt())
     last.run()
     assert last.optimizations["main"].optimizer.param_groups[0]["lr"] == 0
 
 
 def test_onecycle_beyond_its_steps_is_one_clear_line() -> None:
     with pytest.raises(TrainingError, match="OneCycleLR of optimizer 'main' cannot go on"):
-        trainer(None, {"type": "onecycle", "max_lr": 0.5, "total_steps": 3}, Watch()).run()
+        trainer(None, {"type": "onecycle", "max_lr": 0.5, "total_steps": 3}, StopAt()).run()
 
 
 @pytest.mark.parametrize("name", ["StepLR", "STEPLR", "steplr"])

@@ -1,13 +1,10 @@
 """What an import of adcore, and the start of a command, leave behind for other code; each case in a Python of its own."""
 
 import ast
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from adcore.testing.site import write_distribution
+from adcore.testing.site import run_python, write_distribution
 
 SOURCES = Path(__file__).resolve().parents[2]
 
@@ -50,20 +47,6 @@ assert not failures, failures
 """
 
 
-def run(code: str, *sites: Path) -> str:
-    path = os.pathsep.join([*map(str, sites), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize(
     "code",
     [
@@ -73,7 +56,7 @@ def run(code: str, *sites: Path) -> str:
     ],
 )
 def test_other_code_meets_the_real_libraries(code: str) -> None:
-    run(USE + code)
+    run_python(USE + code)
 
 
 PLUGIN = f"""
@@ -98,17 +81,17 @@ assert not problems, problems[0].details
 
 def test_a_plugin_meets_the_real_libraries_in_a_command(tmp_path: Path) -> None:
     site = write_distribution(tmp_path, "foreign", {"foreign.py": PLUGIN}, "foreign")
-    run(f"{START}assert 'foreign' in {{origin.plugin for origin in load_plugins().origins}}", site)
+    run_python(f"{START}assert 'foreign' in {{origin.plugin for origin in load_plugins().origins}}", site)
 
 
 def test_there_is_no_stand_in_where_a_third_party_plugin_is_installed(tmp_path: Path) -> None:
     site = write_distribution(tmp_path, "foreign", {"foreign.py": PLUGIN}, "foreign")
     code = START.partition("from adcore.plugins")[0]
-    run(f"{code}import timm, torchvision\nassert 'torch._dynamo' in sys.modules", site)
+    run_python(f"{code}import timm, torchvision\nassert 'torch._dynamo' in sys.modules", site)
 
 
 def test_a_command_that_predicts_imports_no_compiler_and_leaves_no_stand_in(tmp_path: Path) -> None:
-    run(f"""{USE}
+    run_python(f"""{USE}
 import sys
 from adcore.cli import main
 sys.argv = ["adcore", "predict", {str(tmp_path / "missing.safetensors")!r}, "image.png"]
@@ -126,7 +109,7 @@ real()
 
 
 def test_a_process_that_is_not_ours_keeps_its_imports() -> None:
-    run("""
+    run_python("""
 import sys, torch
 from adcore.cli.start import import_libraries
 import_libraries()

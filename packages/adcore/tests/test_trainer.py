@@ -9,6 +9,7 @@ import torch
 from adcore.errors import ArtifactError, ConfigError, TrainingError
 from adcore.model import AnomalyModel, Prediction, Update
 from adcore.testing import tiny_batches
+from adcore.testing.resume import ResumableBatches, StopAt
 from adcore.training.callbacks import Callback, ProgressBar
 from adcore.training.logs import DetailLog, TensorBoardLogs
 from adcore.training.plan import Plan
@@ -51,29 +52,6 @@ class Toy(AnomalyModel):
         return Prediction(maps.flatten(1).amax(1), maps)
 
 
-class StopAt(Callback):
-    """A kill, as far as the trainer is concerned."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, trainer, logs):
-        if trainer.fit.step == self.step:
-            raise KeyboardInterrupt
-
-
-class Shuffled(list):
-    """Batches with the loader's `set_epoch`."""
-
-    start = 0
-
-    def set_epoch(self, epoch, start=0):
-        self.start = start
-
-    def __iter__(self):
-        return iter(self[i] for i in range(self.start, len(self)))
-
-
 class Gatherer(AnomalyModel):
     """Learns in one pass: the number of images of each step."""
 
@@ -89,7 +67,7 @@ class Gatherer(AnomalyModel):
         return Prediction(images.flatten(1).mean(1))
 
 
-class Splitting(Shuffled):
+class Splitting(ResumableBatches):
     """Batches with the loader's `one_by_one`."""
 
     def one_by_one(self):
@@ -97,7 +75,7 @@ class Splitting(Shuffled):
 
 
 def trainer(plan=None, folder=None, callbacks=(), model=None, **options) -> Trainer:
-    batches = Shuffled(tiny_batches(8, (16, 16), 2))
+    batches = ResumableBatches(tiny_batches(8, (16, 16), 2))
     return Trainer(
         model or Toy(),
         plan or Plan(epochs=3, checkpoint_seconds=0),
@@ -167,7 +145,7 @@ def test_one_pass_on_a_cpu_is_image_by_image_and_its_steps_still_count_batches(m
     Trainer(model, plan, Splitting(tiny_batches(8, (16, 16), 2)), 8).run()
     assert model.sizes == [1] * images
     model = Gatherer()
-    Trainer(model, plan, Shuffled(tiny_batches(8, (16, 16), 2)), 8).run()  # a loader that cannot
+    Trainer(model, plan, ResumableBatches(tiny_batches(8, (16, 16), 2)), 8).run()  # a loader that cannot
     assert model.sizes == [2] * (images // 2)
 
 

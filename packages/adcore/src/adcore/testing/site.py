@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,3 +33,18 @@ def write_distribution(
     if plugin:
         (info / "entry_points.txt").write_text(f"[adcore]\n{name} = {plugin}\n")
     return site
+
+
+def run_python(code: str, *sites: Path, **environment: str) -> str:
+    """What `code` prints in a new Python that sees the distributions in `sites`; AssertionError with its stderr on failure."""
+    path = os.pathsep.join([*map(str, sites), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
