@@ -190,3 +190,19 @@ def test_a_model_is_made_ready_before_its_first_image():
     assert fused is not None
     model.extractor(images(1, 3, 64, 64))
     assert model.extractor.quick.fused is fused
+
+
+def test_a_size_that_the_fused_form_cannot_run_is_run_unfused(caplog):
+    net = settled(timm.create_model("resnet18", pretrained=False, features_only=True, out_indices=(1,)))
+    frozen = Frozen(net)
+    frozen.warm_up()
+
+    def fails(images: torch.Tensor) -> None:
+        raise RuntimeError("could not create a memory")
+
+    frozen.fused.forward = fails
+    with caplog.at_level(logging.WARNING, logger="adcore"):
+        for _ in range(2):
+            assert torch.equal(frozen(images(1, 3, 32, 32))[0], net(images(1, 3, 32, 32))[0])
+    (line,) = [record.message for record in caplog.records]
+    assert "could not create a memory" in line
