@@ -330,7 +330,7 @@ class TestToy(ModelConformance):
 def test_every_check_says_what_a_failure_means_and_how_to_mend_it() -> None:
     for check in check_names():
         assert "Fails " in explain(check), check
-        assert "Mend: " in explain(check), check
+        assert "Fix: " in explain(check), check
 
 
 def test_an_expected_failure_has_to_name_a_check_and_to_fail() -> None:
@@ -352,7 +352,7 @@ def test_check_plugin_prints_a_table_and_tells_by_its_exit_code(run_cli) -> None
     (row,) = (line.split() for line in out.splitlines() if line.startswith("test_prediction_shapes "))
     assert row[1:] == ["failed", "ok"]
     assert "wrongmapsize: test_prediction_shapes failed: anomaly_map has shape (3, 4, 4), not (3, 16, 16)" in out
-    assert "Mend: " in out
+    assert "Fix: " in out
     code, _, err = run_cli("check-plugin", "no-such-package")
     assert code == 2
     assert "heavy-toy" in err

@@ -217,7 +217,7 @@ def test_every_check_of_a_dataset_has_a_fault_and_says_what_a_failure_means() ->
     for kind in ("dataset", "backbone"):
         for check in check_names(kind):
             assert "Fails " in explain(check, kind), check
-            assert "Mend: " in explain(check, kind), check
+            assert "Fix: " in explain(check, kind), check
 
 
 def test_check_plugin_runs_them_for_all_that_a_package_registers(run_cli, data) -> None:

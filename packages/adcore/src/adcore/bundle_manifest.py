@@ -89,7 +89,7 @@ def _read(file: Path) -> _Manifest:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands twice in one place")
+        raise ValueError("a name is given twice")
     return found
 
 

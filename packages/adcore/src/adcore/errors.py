@@ -32,7 +32,7 @@ class NotFittedError(AdcoreError):
 
 
 class TrainingError(AdcoreError):
-    """Training cannot go on (a NaN loss, say); the step and the images are in the message."""
+    """Training cannot go on (such as a NaN loss); the step and the images are in the message."""
 
 
 def suggest(word: str, choices: list[str]) -> str:

@@ -63,7 +63,7 @@ def folder_lock(folder: Path, wait: float = 0.0) -> Iterator[None]:
     lock, owner = FileLock(folder / LOCK), folder / OWNER
     try:
         lock.acquire(timeout=wait)
-        while not (folder / LOCK).exists():  # whoever had it has just removed it, so that it keeps nobody out
+        while not (folder / LOCK).exists():  # its former holder has just removed it, so it locks nothing
             lock.release()
             lock.acquire(timeout=wait)
     except Timeout:
@@ -130,7 +130,7 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file atomically; OSError where the disk is full, say."""
+    """Write a safetensors file atomically; OSError when the disk is full, for example."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 

@@ -34,7 +34,9 @@ def token_encoder(backbone: str, target_layers: tuple[int, ...], weights: str) -
     card = backbone_card(backbone)
     whole = describe_network(card)
     if type(whole) is not VisionTransformer:
-        raise ConfigError(f"backbone '{backbone}' is no plain vision transformer; take dinov2_vit_base_14, say")
+        raise ConfigError(
+            f"backbone '{backbone}' is no plain vision transformer; choose dinov2_vit_base_14, for example"
+        )
     if not 0 <= min(target_layers) <= max(target_layers) < len(whole.blocks):
         raise ConfigError(
             f"target_layers {target_layers}: backbone '{backbone}' has the layers 0 to {len(whole.blocks) - 1}"

@@ -47,7 +47,7 @@ def stored_weights(inside: bool) -> Iterator[None]:
 
 
 def create_backbone(name: str, weights: str = "pretrained", frozen: bool = True, **timm_options: Any) -> nn.Module:
-    """A timm network with the weights of backbone `name`.
+    """A network with the weights of backbone `name`.
 
     `weights` is "pretrained" (resolved offline first), "random" (seeded, only when asked for by name) or a file path.
     A frozen network keeps `weights_info`, takes no gradients and stays in evaluation mode under its extractor.

@@ -39,7 +39,9 @@ def mirror_of(encoder: FeatureExtractor) -> tuple[Mirror, list[int]]:
     """The mirror of an encoder and its stages' channels, finest first; ConfigError unless each layer halves the resolution."""
     strides = encoder.strides
     if any(2 * a != b for a, b in pairwise(strides)):
-        raise ConfigError(f"layers: each must halve the resolution, strides are {strides}; take strides 4, 8, 16, say")
+        raise ConfigError(
+            f"layers: each must halve the resolution, strides are {strides}; for example strides 4, 8, 16"
+        )
     mirror = MIRRORS.get(encoder.card.architecture)
     return (mirror, encoder.channels) if mirror else (MIRRORS["resnet18"], list(OTHER_CHANNELS))
 

@@ -24,7 +24,7 @@ def pull(card: BackboneCard, folder: str | Path | None = None) -> Path:
     network, or the content's sha256 is not the promised one; then nothing is left behind.
     """
     if not card.hub or "://" not in card.hub:
-        raise WeightsError(f"there is no download for backbone '{card.name}'; get it so: {card.source}")
+        raise WeightsError(f"there is no download for backbone '{card.name}'; get it from {card.source}")
     name = card.hub.rpartition("/")[2]
     if name not in card.filenames:
         raise WeightsError(f"the card of '{card.name}' is wrong: its download {name} is not among its file names")

@@ -53,9 +53,11 @@ def command(
     if (conditions is None) == (resume is None):
         raise click.UsageError("give a file of conditions, or --resume with the folder of a session")
     if resume and (ids != "all" or repeat or seeds or dry_run or out):
-        raise click.UsageError("--resume runs what the session holds; --ids, --repeat, --seeds and --out made it")
+        raise click.UsageError(
+            "--resume takes its runs from the session; leave out --ids, --repeat, --seeds, --out, --dry-run"
+        )
     if repeat and seeds:
-        raise click.UsageError("--repeat counts seeds up, --seeds names them; give one of the two")
+        raise click.UsageError("give --repeat or --seeds, not both")
     if wait_idle and executor != "local":
         raise click.UsageError(f"--wait-idle is for this machine's GPUs; {executor} has a queue of its own")
     from adcore.experiments.conditions import load_conditions  # heavy from here on

@@ -2,8 +2,8 @@
 
 timm and torchvision import the compiler (`torch._dynamo`: 1.3 s and 150 MB) in order to mark functions for it; prediction
 compiles nothing. So in the processes of these two commands a stand-in takes its place while those two are imported, before any
-plugin is loaded, and only where every installed plugin is one of adcore's own. After that the stand-in is gone, and whoever
-asks for the compiler imports the real one. This is the only place of adcore that writes `sys.modules`.
+plugin is loaded, and only where every installed plugin is one of adcore's own. After that the stand-in is gone: who imports the
+compiler then gets the real one. This is the only place of adcore that writes `sys.modules`.
 """
 
 from __future__ import annotations

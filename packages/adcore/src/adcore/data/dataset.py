@@ -129,9 +129,7 @@ class ImageDataset(Dataset):
             return read_item(self.reader, sample, self.preprocess, self.photos)
         except DataError as error:
             return Skipped(str(sample.image_path), str(error))
-        except (
-            SystemExit
-        ) as error:  # in a thread or process of its own it would end nothing, or everything without a word
+        except SystemExit as error:  # in a thread it would end nothing, in a worker process it would end it silently
             return Skipped(
                 str(sample.image_path),
                 f"{sample.image_path}: reader {type(self.reader).__name__} tried to end the program (SystemExit: {error})",

@@ -75,7 +75,7 @@ def _label(image: Path, beside_normal: set[Path], beside_anomalous: set[Path], r
             return ANOMALOUS, folders[0].name  # bad/scratch/1.png: a scratch
         if folder.parent in beside_normal & beside_anomalous:
             raise DataError(
-                f"{root / folder}: normal, or a kind of defect? Beside a folder of each its name does not say; "
+                f"{root / folder}: cannot tell whether it is normal or a defect, because folders of both are beside it; "
                 f"move it into one of them, or {HELP}"
             )
         if folder.parent in beside_normal:
@@ -107,7 +107,7 @@ def _match_masks(images: list[PurePath], masks: list[PurePath], root: Path) -> d
                 found[image] = open_masks[key]
     if masks and images and not found:
         raise DataError(
-            f"{root / masks[0]}: none of the {len(masks)} masks is called as an anomalous image; rename them or {HELP}"
+            f"{root / masks[0]}: none of the {len(masks)} masks has the name of an anomalous image; rename them or {HELP}"
         )
     return found
 

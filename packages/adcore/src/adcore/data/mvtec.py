@@ -61,6 +61,6 @@ class MVTec(DatasetReader):
         if masks and not any(image.stem in masks for image in images):
             first = next(iter(masks.values()))
             raise DataError(
-                f"{first}: no mask in its folder is called as an image in {defect}; rename NAME.png to NAME_mask.png"
+                f"{first}: no mask in its folder has the name of an image in {defect}; rename NAME.png to NAME_mask.png"
             )
         return [Sample(image, split, ANOMALOUS, category, defect.name, masks.get(image.stem)) for image in images]

@@ -100,7 +100,7 @@ def _word(value: Any) -> str:
 def _parse(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_BYTES // 2**20} MB, which no file of conditions is")
+            raise ConfigError(f"{path}: larger than {MAX_BYTES // 2**20} MB; a conditions file is smaller")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -149,7 +149,7 @@ def _parse_json(path: Path, text: str) -> Any:
 def _refuse_twice(path: Path, keys: list[str]) -> None:
     twice = next((key for key, count in Counter(keys).items() if count > 1), None)
     if twice is not None:
-        raise ConfigError(f"{path}: {short(repr(twice))} stands twice in one place; rename or remove one")
+        raise ConfigError(f"{path}: {short(repr(twice))} is given twice; rename or remove one")
 
 
 def _check_values(path: Path, data: Any) -> None:
@@ -161,7 +161,7 @@ def _check_values(path: Path, data: Any) -> None:
         if depth > MAX_DEPTH:
             raise ConfigError(f"{path}: nested more than {MAX_DEPTH} levels deep")
         if seen > MAX_VALUES:
-            raise ConfigError(f"{path}: more than {MAX_VALUES} values, which no file of conditions has")
+            raise ConfigError(f"{path}: more than {MAX_VALUES} values; split the file")
         if isinstance(value, dict):
             wrong = next((key for key in value if not isinstance(key, str)), None)
             if wrong is not None:
@@ -171,13 +171,13 @@ def _check_values(path: Path, data: Any) -> None:
             waiting += [(one, depth + 1) for one in value]
         elif isinstance(value, str):
             if not value.isprintable() and re.search(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", value):
-                raise ConfigError(f"{path}: {short(repr(value))} holds characters that are no text")
+                raise ConfigError(f"{path}: {short(repr(value))} holds characters that are not text")
         elif isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{path}: {value} is not a finite number")
         elif isinstance(value, int) and value.bit_length() > 63:
-            raise ConfigError(f"{path}: a whole number has more than 63 bits, which no setting takes")
+            raise ConfigError(f"{path}: a whole number has more than 63 bits; no setting takes that")
         elif not isinstance(value, int | float | None):
-            raise ConfigError(f"{path}: {short(repr(value))} is no JSON value; put it into quotes")
+            raise ConfigError(f"{path}: {short(repr(value))} is not a JSON value; put it into quotes")
 
 
 def short(text: object, length: int = 200) -> str:

@@ -1,4 +1,4 @@
-"""condition.json: the settings as they were written, for people, and what the check made of them, for the run's process."""
+"""condition.json: the settings as written by the user, and the checked request that the run's process reads."""
 
 from __future__ import annotations
 

@@ -47,9 +47,7 @@ class Session:
     runs: list[Run]
     conditions_file: str
     directory: str  # where `adcore run` was called: relative paths in the conditions start there
-    threads: int | None = (
-        None  # of each run; stored, because another number changes the order of sums and so the last bits
-    )
+    threads: int | None = None  # of each run; stored, since another number changes the last bits of sums
     lock: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def path(self, run: Run) -> Path:

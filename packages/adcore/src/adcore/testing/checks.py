@@ -34,7 +34,7 @@ def check_names(kind: str = "model") -> list[str]:
 
 
 def explain(check: str, kind: str = "model") -> str:
-    """What a failure of the check means, and how to mend it."""
+    """What a failure of the check means, and how to fix it."""
     return inspect.getdoc(getattr(_kit(kind), check)) or ""
 
 

@@ -91,7 +91,7 @@ class ModelConformance(CardConformance):
     def test_fits(self, first_fit: FirstFit) -> None:
         """Everything else needs a fitted model.
 
-        Fails when the model cannot be built or fitted on a few small images. Mend: look at the error; give `image_size`,
+        Fails when the model cannot be built or fitted on a few small images. Fix: look at the error; give `image_size`,
         `images` or `overrides` in the test class (`--image-size` and `--set` of check-plugin) where the model needs them.
         """
         if first_fit.error:
@@ -100,7 +100,7 @@ class ModelConformance(CardConformance):
     def test_unfitted_model_raises(self) -> None:
         """A score from an untrained model would look like any other score.
 
-        Fails when an unfitted model answers. Mend: do not override __call__, and leave `fitted` to the trainer;
+        Fails when an unfitted model answers. Fix: do not override __call__, and leave `fitted` to the trainer;
         AnomalyModel raises NotFittedError before the first fit.
         """
         model = create_model(self.model, **self.settings())
@@ -110,7 +110,7 @@ class ModelConformance(CardConformance):
     def test_prediction_shapes(self, fitted: Fitted) -> None:
         """Metrics and overlays rely on one score an image, and on maps of the size of the input.
 
-        Fails on another type, another shape, NaN or infinity. Mend: return Prediction(score (B,), map (B, H, W)); upsample
+        Fails on another type, another shape, NaN or infinity. Fix: return Prediction(score (B,), map (B, H, W)); upsample
         the map with adcore.maps.upsample; look for a division by zero or a logarithm of zero.
         """
         model, _, choice = fitted
@@ -129,7 +129,7 @@ class ModelConformance(CardConformance):
     def test_input_changes_the_score(self, fitted: Fitted) -> None:
         """A result that is the same for every image is no result.
 
-        Fails when two different images get equal results. Mend: look for a forward that ignores its input, a saturated
+        Fails when two different images get equal results. Fix: look for a forward that ignores its input, a saturated
         activation, or a network whose weights are all zero.
         """
         model, _, choice = fitted
@@ -141,7 +141,7 @@ class ModelConformance(CardConformance):
     def test_batch_invariance(self, fitted: Fitted) -> None:
         """An image's score must not depend on the images beside it.
 
-        Fails when images alone and in a batch differ by more than rounding. Mend: no statistics over the batch in forward
+        Fails when images alone and in a batch differ by more than rounding. Fix: no statistics over the batch in forward
         (min-max normalisation, batch norm left in training mode); reduce over dimensions 1 and up only.
         """
         model, _, choice = fitted
@@ -161,7 +161,7 @@ class ModelConformance(CardConformance):
         """Training must change what is stored.
 
         Fails on a loss that is not finite, when a model with optimizers ends with the parameters it began with, or one
-        without ends with empty buffers; or when the card's `training` says otherwise. Mend: give all trained parameters to
+        without ends with empty buffers; or when the card's `training` says otherwise. Fix: give all trained parameters to
         configure_optimizers, yield an Update whose loss carries a gradient, and register what a one-pass model gathers as
         buffers; set `training` in the card.
         """
@@ -187,7 +187,7 @@ class ModelConformance(CardConformance):
     def test_deterministic(self, fitted: Fitted) -> None:
         """Two fits with one seed, and two predictions of one image, must be equal to the last bit.
 
-        Fails when a stored tensor or a score differs. Mend: draw random numbers from torch's global generator or from one
+        Fails when a stored tensor or a score differs. Fix: draw random numbers from torch's global generator or from one
         seeded with `fit.plan.seed`, never from the clock, `random` unseeded or set order; draw none in evaluation mode.
         """
         model, _, choice = fitted
@@ -202,7 +202,7 @@ class ModelConformance(CardConformance):
     def test_save_and_load(self, fitted: Fitted, tmp_path: Path) -> None:
         """What a user saves is what a user gets back.
 
-        Fails when the loaded model gives other results, or none. Mend: what training learned must be parameters or
+        Fails when the loaded model gives other results, or none. Fix: what training learned must be parameters or
         persistent registered buffers; a plain attribute is lost in the file.
         """
         model, _, choice = fitted
@@ -218,7 +218,7 @@ class ModelConformance(CardConformance):
     def test_state_is_tensors(self, fitted: Fitted) -> None:
         """A model file is never unpickled, so nothing but tensors goes into it.
 
-        Fails when the state holds anything else, or an extra state. Mend: remove get_extra_state; keep learned state in
+        Fails when the state holds anything else, or an extra state. Fix: remove get_extra_state; keep learned state in
         parameters and buffers, and settings in the keyword arguments of __init__.
         """
         state = fitted[0].state_dict()
@@ -229,7 +229,7 @@ class ModelConformance(CardConformance):
         """A factory has no network, and often no GPU.
 
         Fails when building, fitting or predicting opens a connection or looks up a host, or leaves a tensor on another
-        device. Mend: get weights through adcore.backbones.features, which finds them offline; create tensors on the
+        device. Fix: get weights through adcore.backbones.features, which finds them offline; create tensors on the
         device of the input.
         """
         model, _, choice = fitted

@@ -61,7 +61,7 @@ class DatasetConformance(Conformance):
     def test_card_is_complete(self) -> None:
         """Users read the card in `adcore list-datasets`.
 
-        Fails on an empty title or layout, or a target that is no DatasetReader. Mend: fill the field in plugin.py.
+        Fails on an empty title or layout, or a target that is no DatasetReader. Fix: fill the field in plugin.py.
         """
         card = dataset_card(self.dataset)
         for field in ("title", "layout"):
@@ -71,7 +71,7 @@ class DatasetConformance(Conformance):
     def test_options_are_checked(self) -> None:
         """Options are shown by `adcore info` and checked against their annotations.
 
-        Fails on **kwargs or *args, and on an option without a type, a default or a description. Mend: write it as
+        Fails on **kwargs or *args, and on an option without a type, a default or a description. Fix: write it as
         `name: Annotated[int, Field(ge=1, description="...")] = 3`, after `root`.
         """
         kind = reader_class(self.dataset)
@@ -86,7 +86,7 @@ class DatasetConformance(Conformance):
     def test_categories_are_sorted(self, reader: DatasetReader) -> None:
         """`--category` and `all` go by these names.
 
-        Fails on no category, on names that are no text, out of order or given twice. Mend: return sorted(set(names)).
+        Fails on no category, on names that are no text, out of order or given twice. Fix: return sorted(set(names)).
         """
         names = reader.categories()
         assert names, "there is no category"
@@ -97,7 +97,7 @@ class DatasetConformance(Conformance):
         """Training and evaluation rely on splits, labels and a fixed order.
 
         Fails on another split or label than there are, a file that is missing or listed twice, an order that is not by path
-        within each split, no normal image for training, or another answer to the same question. Mend: sort by
+        within each split, no normal image for training, or another answer to the same question. Fix: sort by
         sample.image_path, and give split "train", "val" or "test", label 0 or 1.
         """
         for category in reader.categories():
@@ -123,7 +123,7 @@ class DatasetConformance(Conformance):
     def test_images_are_decoded(self, reader: DatasetReader, samples: list[Sample]) -> None:
         """Every model takes (3, H, W) float32.
 
-        Fails when the first image of a split is of another shape or type, or holds NaN or infinity. Mend: decode with
+        Fails when the first image of a split is of another shape or type, or holds NaN or infinity. Fix: decode with
         adcore.data.image_io.read_image, or repeat gray three times and convert to float32; do not resize.
         """
         for sample in {sample.split: sample for sample in reversed(samples)}.values():
@@ -136,7 +136,7 @@ class DatasetConformance(Conformance):
     def test_masks_fit_their_images(self, reader: DatasetReader, samples: list[Sample]) -> None:
         """Pixel metrics compare masks with maps.
 
-        Fails when a mask is not bool, or not of its image's size. Mend: read it with adcore.data.image_io.read_mask.
+        Fails when a mask is not bool, or not of its image's size. Fix: read it with adcore.data.image_io.read_mask.
         """
         for sample in [sample for sample in samples if sample.label == ANOMALOUS][:3]:
             mask = reader.mask(sample)
