@@ -334,7 +334,7 @@ def test_dry_run_lists_and_starts_nothing(data, tmp_path, run_cli) -> None:
         (["--resume", "nowhere"], "nowhere"),
         (["conditions.json", "--ids", "9"], "0 to 0"),
         (["conditions.json", "--ids", "x"], "--ids takes numbers"),
-        (["conditions.json", "--seeds", "1", "--repeat", "2"], "one of the two"),
+        (["conditions.json", "--seeds", "1", "--repeat", "2"], "give --repeat or --seeds, not both"),
         (["conditions.json", "--gpus", "77"], "no GPU '77'"),
         (["conditions.json", "--executor-option", "a=1"], "submitit or ray"),
         (["conditions.json", "--executor", "ray", "--wait-idle"], "queue of its own"),

@@ -167,7 +167,7 @@ def test_input_at_the_encoders_own_grid_uses_its_positions_unchanged(model):
     ("override", "message"),
     [
         ({"target_layers": (0, 12)}, "layers 0 to 11"),
-        ({"backbone": "resnet18"}, "no plain vision transformer; take dinov2_vit_base_14"),
+        ({"backbone": "resnet18"}, "no plain vision transformer; choose dinov2_vit_base_14"),
         ({"backbone": "deit_base_distilled_patch16_384"}, "no plain vision transformer"),
         ({"target_layers": ()}, "target_layers: tuple should have at least 1 item"),
         ({"encoder_groups": ((0,), (2,))}, "encoder_groups"),
