@@ -62,7 +62,7 @@ def test_only_the_families_that_the_models_need_are_collected(tmp_path) -> None:
     make_bundle([LITE0, "patchcore"], tmp_path / "out", weights=False, collect=collected)
     asked = {line.partition("==")[0] for line in collected.order.requirements}
     asked |= {path.name for path in collected.order.projects}
-    assert asked == {"adcore", "adm-memory"}
+    assert asked == {"adcore", "adcore-runtime", "adm-memory"}
 
 
 def test_a_bundle_lists_every_file_and_is_right(bundle) -> None:

@@ -15,7 +15,7 @@ PACKAGES = sorted(
 # The rooms of adcore from the lowest to the highest; those of one line do not import one another. A room is a module or a
 # folder; a file of a folder may be a room of its own.
 ROOMS = [
-    "adcore csv_cells errors cards maps memory",
+    "adcore errors cards maps memory",
     "files",
     "batching card_checks config hookspecs model preprocess settings tensorfile backbones.cards bundle_manifest data.builtin",
     "builtin header data",

@@ -56,7 +56,7 @@ ADCORE = "from adcore.cli import main; main()"
 
 
 def test_the_core_alone_lists_nothing_and_says_so(environment) -> None:
-    run = environment("adcore")
+    run = environment("adcore-runtime", "adcore")
     where = run("import adcore; print(adcore.__file__)")
     assert where.stdout.strip().endswith(os.path.join("site", "adcore", "__init__.py")), where.stderr
     listed = run(ADCORE, "list-models")
@@ -70,7 +70,7 @@ def test_the_core_alone_lists_nothing_and_says_so(environment) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_works_without_any_other(environment, family) -> None:
-    run = environment("adcore", family)
+    run = environment("adcore-runtime", "adcore", family)
     cards = json.loads(run(ADCORE, "list-models", "--json").stdout)
     assert cards
     assert {card["package"] for card in cards} == {family}
@@ -84,7 +84,7 @@ def test_each_family_works_without_any_other(environment, family) -> None:
 
 
 def test_an_uninstalled_family_takes_its_models_and_nothing_else(environment, tmp_path) -> None:
-    run = environment("adcore", *FAMILIES)
+    run = environment("adcore-runtime", "adcore", *FAMILIES)
     before = json.loads(run(ADCORE, "list-models", "--json").stdout)
     assert {card["package"] for card in before} == set(FAMILIES)
     for path in (tmp_path / "site").glob("adm_memory*"):

@@ -2,9 +2,10 @@
 
 1. Build a wheel and a source archive of every package (hatchling, without a network).
 2. Check them: `twine check --strict`; licence, `py.typed`, authors, keywords and classifiers inside, no test, no stray file.
-3. Install the core alone, then the core and one family at a time, into an empty environment; run `adcore list-models` and
-   `adcore doctor` there. By default that environment borrows the libraries of this one (a torch environment takes 5.5 GB);
-   `--full` makes a real one with pip for each family in turn, from the index or from `--wheelhouse DIR`, and deletes it.
+3. Install the core with its runtime, then these and one family at a time, into an empty environment; run
+   `adcore list-models` and `adcore doctor` there. By default that environment borrows the libraries of this one (a torch
+   environment takes 5.5 GB); `--full` makes a real one with pip for each family in turn, from the index or from
+   `--wheelhouse DIR`, and deletes it.
 
 Exit code 1 and a list where something is wrong. Uploading stays by hand: `twine upload dist/*`.
 """
@@ -34,6 +35,10 @@ OURS = (
     "distutils-precedence",
     "__pycache__",
 )
+ENTRY_POINTS = {  # of a family: its plugin module
+    "adcore": "adcore = adcore.__main__:main",
+    "adcore_runtime": "adcore-predict = adcore_runtime.command:main",
+}
 SUFFIXES = {".py", ".j2", ".typed"}  # what a package may hold
 METADATA = ("Summary", "Author", "Keywords", "License-Expression", "Classifier", "Requires-Python")
 
@@ -67,7 +72,7 @@ def problems(wheel: Path) -> list[str]:
             found.append(f"{path} is a stray file")
         elif path.name.startswith(("test_", "conftest")):
             found.append(f"{path} is a test")
-    if ("adcore = adcore.__main__:main" if module == "adcore" else f" = {module}.plugin") not in entry_points:
+    if ENTRY_POINTS.get(module, f" = {module}.plugin") not in entry_points:
         found.append("its entry point is missing")
     return [f"{wheel.name}: {problem}" for problem in found]
 
@@ -118,7 +123,7 @@ def main() -> int:
         found += problems(wheel)
     for name, wheel in wheels.items():
         with tempfile.TemporaryDirectory() as folder:
-            chosen, place = list({wheels["adcore"], wheel}), Path(folder, "environment")
+            chosen, place = list({wheels["adcore_runtime"], wheels["adcore"], wheel}), Path(folder, "environment")
             made = (
                 full_environment(place, chosen, options.wheelhouse)
                 if options.full

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from adcore.csv_cells import cell, plain
 from adcore.data.folder import METADATA, Folder
 from adcore.evaluation.evaluate import write_predictions
 from adcore.experiments.analyze import Analysis
 from adcore.experiments.present import as_csv
 from adcore.experiments.session import Run, Session
+from adcore_runtime.csv_cells import cell, plain
 
 FORMULA = "=HYPERLINK(1)"
 

@@ -16,13 +16,13 @@ from adcore.files import (
     atomic_path,
     folder_lock,
     holds_files,
+    new_folder,
     remove_leftovers,
     removed_on_failure,
     write_json,
     write_tensors,
     write_text,
 )
-from adcore.request import new_folder
 from safetensors import SafetensorError
 
 

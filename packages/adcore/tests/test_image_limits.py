@@ -202,7 +202,7 @@ def test_an_image_without_rows_is_refused(tmp_path: Path, refuses: Refuses) -> N
 # --- no room, no range
 
 
-@pytest.mark.parametrize("place", ["adcore.data.decode.decode_pillow", "adcore.data.image_io._to_tensor"])
+@pytest.mark.parametrize("place", ["adcore_runtime.decode.decode_pillow", "adcore_runtime.image.to_planes"])
 def test_no_memory_is_an_error_of_that_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, refuses: Refuses
 ) -> None:

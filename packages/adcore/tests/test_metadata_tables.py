@@ -13,7 +13,7 @@ from adcore.data.mvtec import MVTec
 from adcore.data.visa import VisA
 from adcore.errors import DataError
 from adcore.files import printable
-from adcore.inference.batch import find_images
+from adcore_runtime.listing import find_images
 
 Make = Callable[..., Path]
 Refuses = Callable[..., None]

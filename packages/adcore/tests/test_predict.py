@@ -21,9 +21,9 @@ from adcore.evaluation.evaluate import calibrate
 from adcore.evaluation.score import ScoredImage, Scoring, score_samples
 from adcore.inference.batch import predict_files
 from adcore.inference.predictor import Predictor, load
-from adcore.inference.results import result_name
 from adcore.model import AnomalyModel, Prediction
 from adcore.preprocess import Preprocess
+from adcore_runtime.results import result_name
 from PIL import Image
 
 CARD = ModelCard("toy", f"{__name__}:Toy", "toy", "Toy", "none", 2020, "toy")

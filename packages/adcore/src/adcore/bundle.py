@@ -81,7 +81,7 @@ def make_bundle(
     backbones = sorted({name for model in names for name in model_card(model).required_backbones}) if weights else []
     packed, carriers = _weights(backbones)
     order = Order(platform=platform, python_version=python_version)
-    for name in sorted({"adcore", *(model_origin(model).distribution for model in names), *carriers}):
+    for name in sorted({"adcore", "adcore-runtime", *(model_origin(model).distribution for model in names), *carriers}):
         project = _project_folder(name)
         if project:
             order.projects.append(project)

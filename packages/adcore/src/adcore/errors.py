@@ -2,25 +2,23 @@
 
 from difflib import get_close_matches
 
+from adcore_runtime.errors import AdcoreError, ArtifactError, ConfigError, DataError
 
-class AdcoreError(Exception):
-    """Base of every error the command line prints as one line with exit code 2."""
-
-
-class DataError(AdcoreError):
-    """An image, a mask or a dataset folder is not what it should be; the path is in the message."""
-
-
-class ConfigError(AdcoreError):
-    """A name, a key or a value that the user gave is not valid; the valid ones are in the message."""
+__all__ = [
+    "AdcoreError",
+    "ArtifactError",
+    "ConfigError",
+    "DataError",
+    "NotFittedError",
+    "PluginError",
+    "TrainingError",
+    "WeightsError",
+    "suggest",
+]
 
 
 class WeightsError(AdcoreError):
     """Backbone weights are missing or wrong; the message says what would be accepted and where."""
-
-
-class ArtifactError(AdcoreError):
-    """A model file cannot be loaded: truncated, foreign, newer, or not made by adcore."""
 
 
 class PluginError(AdcoreError):

@@ -18,9 +18,9 @@ from adcore.data.splits import split_validation
 from adcore.errors import DataError
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.score import Scoring, score_samples
-from adcore.files import folder_lock, remove_leftovers, removed_on_failure, sha256_file
+from adcore.files import folder_lock, new_folder, remove_leftovers, removed_on_failure, sha256_file
 from adcore.registry import create_model, open_dataset
-from adcore.request import DataChoice, ModelChoice, new_folder
+from adcore.request import DataChoice, ModelChoice
 from adcore.run_results import RunResult, clear, fit_record, run_record, write_results
 from adcore.training.callbacks import Callback
 from adcore.training.device import pick_device, seed_everything

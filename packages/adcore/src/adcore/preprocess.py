@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from adcore_runtime.geometry import centred, inner_size, standard_noise
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
@@ -64,7 +65,7 @@ class Preprocess:
             if self.resize == "nearest":
                 image = F.interpolate(image[None], inner, mode="nearest-exact")[0]
             else:
-                image = F.interpolate(image[None], inner, mode="bilinear", antialias=True)[0]
+                image = _bilinear(image, inner)
         if inner != self.size:
             canvas = (
                 _noise(image, self.size)
@@ -89,26 +90,19 @@ class Preprocess:
 
     def _inner(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that the image itself takes up within `size`."""
-        if self.resize in ("bilinear", "nearest"):
-            return self.size
-        scale = min(self.size[0] / height, self.size[1] / width)
-        if self.resize != "keep-aspect":
-            scale = min(scale, 1.0)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        return inner_size(self.resize, self.size, height, width)
 
     def _pasted(self, canvas: Tensor, image: Tensor) -> Tensor:
         """`image` in the middle of `canvas`."""
-        (h, w), (height, width) = image.shape[-2:], self.size
-        top, left = (height - h) // 2, (width - w) // 2
-        canvas[..., top : top + h, left : left + w] = image
+        rows, columns = centred(self.size, (image.shape[-2], image.shape[-1]))
+        canvas[..., rows, columns] = image
         return canvas
 
     def _crop(self, image: Tensor) -> Tensor:
         if self.crop is None:
             return image
-        (height, width), (h, w) = self.size, self.crop
-        top, left = (height - h) // 2, (width - w) // 2
-        return image[..., top : top + h, left : left + w]
+        rows, columns = centred(self.size, self.crop)
+        return image[..., rows, columns]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the artifact's header."""
@@ -120,8 +114,18 @@ class Preprocess:
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
 
 
+def _bilinear(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(C, H, W) -> (C, *size), antialiased."""
+    if size[1] > 1 or image.shape[-2] == size[0]:
+        return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    column = F.interpolate(image[None], (image.shape[-2], 1), mode="bilinear", antialias=True)[0]
+    return _bilinear(column.expand(-1, -1, 2).contiguous(), (size[0], 2))[
+        ..., :1
+    ]  # torch is wrong for rows of one value
+
+
 def _noise(image: Tensor, size: tuple[int, int]) -> Tensor:
     """(C, *size) gray noise around the image's mean with its deviation, within its range; the same for every call."""
-    noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    noise = torch.from_numpy(standard_noise(size).copy())
     noise = noise * image.std(correction=0) + image.mean()
     return noise.clamp(image.min(), image.max()).to(image.dtype).expand(image.shape[0], -1, -1).clone()

@@ -9,8 +9,7 @@ from typing import Any
 from adcore.cards import ModelCard
 from adcore.config import checked_config, config_fields, unknown_key_message
 from adcore.data.splits import SplitMode
-from adcore.errors import ConfigError, DataError
-from adcore.files import holds_files
+from adcore.errors import ConfigError
 from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, RESIZE_METHODS, Preprocess
 from adcore.registry import backbone_card, model_card, model_class
 from adcore.settings import settings
@@ -167,12 +166,3 @@ def _whole(value: Any) -> int:
     if isinstance(value, bool) or int(value) != float(value):
         raise ValueError
     return int(value)
-
-
-def new_folder(path: Path, overwrite: bool) -> Path:
-    """`path`, when a run may write there; DataError when it holds something and `overwrite` is off."""
-    if path.exists() and not path.is_dir():
-        raise DataError(f"{path} is a file; choose another --out")
-    if holds_files(path) and not overwrite:
-        raise DataError(f"{path} exists and is not empty; choose another --out, or pass --overwrite")
-    return path

@@ -10,9 +10,9 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-from adcore.errors import ConfigError
+from adcore_runtime.limits import LOWEST_PIXEL_LIMIT, PIXEL_LIMIT
 
-LOWEST_PIXEL_LIMIT = 1_000_000  # so that smaller images need no look into the settings
+from adcore.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Settings:
     seed: int = 42
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
     allow_downloads: bool = False
-    max_image_pixels: int = 100_000_000  # width times height; larger images are refused
+    max_image_pixels: int = PIXEL_LIMIT  # width times height; larger images are refused
 
 
 _KEYS = [f.name for f in fields(Settings)]
@@ -82,6 +82,11 @@ def set_globals(**values: Any) -> Settings:
 def settings() -> Settings:
     """The settings in force now; ConfigError that names file or variable, key, and what is accepted."""
     return replace(Settings(), **{**_from_toml(), **_from_environment(), **_globals})
+
+
+def max_image_pixels() -> int:
+    """The setting of that name, for decoding."""
+    return settings().max_image_pixels
 
 
 def user_backbone_dir() -> Path:

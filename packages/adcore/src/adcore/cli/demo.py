@@ -24,9 +24,8 @@ def command(model: str | None, category: str, out: Path | None, epochs: int | No
     name = model or _default_model()
     import adcore
     from adcore.data.demo import write_demo_dataset
-    from adcore.files import removed_on_failure
+    from adcore.files import new_folder, removed_on_failure
     from adcore.pipeline import run_folder
-    from adcore.request import new_folder
     from adcore.settings import settings
     from adcore.training.callbacks import ProgressBar
 

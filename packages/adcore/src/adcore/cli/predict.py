@@ -30,11 +30,12 @@ def command(
     """Score an image or all images below a folder; --out keeps predictions.csv, maps (float TIFF) and overlays."""
     import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
+    from adcore_runtime.decisions import printed
+
     from adcore.data.dataset import Skipped
-    from adcore.files import folder_lock
+    from adcore.files import folder_lock, new_folder
     from adcore.inference.batch import predict_files
     from adcore.inference.predictor import load
-    from adcore.request import new_folder
 
     rows, skipped = [], []
     with folder_lock(out) if out else nullcontext():
@@ -48,8 +49,7 @@ def command(
             elif bad:
                 click.echo(f"     skipped  {one.reason}", err=True)
             else:
-                decision = {None: "no threshold", 0: "normal", 1: "ANOMALOUS"}[one["predicted"]]
-                click.echo(f"{one['score']:12.6g}  {decision:12}  {one['path']}")
+                click.echo(printed(one))
     if as_json:
         click.echo(json.dumps({"predictions": rows, "skipped": skipped}, indent=2, allow_nan=False))
         return

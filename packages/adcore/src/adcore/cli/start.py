@@ -17,7 +17,7 @@ from typing import Any
 
 from adcore.plugins import discover
 
-OWN = {"adcore", "adm-memory", "adm-flow", "adm-distill", "adm-recon", "adm-foundation"}
+OWN = {"adcore", "adcore-runtime", "adm-memory", "adm-flow", "adm-distill", "adm-recon", "adm-foundation"}
 COMPILER = "torch._dynamo"
 
 

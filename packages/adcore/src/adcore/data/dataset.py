@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from adcore_runtime.image import gray_photo
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -81,16 +82,7 @@ def read_item(reader: DatasetReader, sample: Sample, preprocess: Preprocess, pho
     inputs, small = prepare(image, mask, preprocess, sample.image_path)
     if small is None and sample.label == NORMAL:
         small = torch.zeros(preprocess.output_size, dtype=torch.bool)
-    return Item(inputs, small, sample, extra, gray_photo(image) if photo else None)
-
-
-def gray_photo(image: Tensor) -> np.ndarray:
-    """Decoded image (C, H, W) -> (H, W) uint8 to look at; values beyond [0, 1] are stretched to it."""
-    darkest, brightest = float(image.min()), float(image.max())
-    gray = image.mean(0)
-    if darkest < 0 or brightest > 1:
-        gray = (gray - darkest) / max(brightest - darkest, 1e-12)
-    return (gray * 255).round().to(torch.uint8).numpy()
+    return Item(inputs, small, sample, extra, gray_photo(image.numpy()) if photo else None)
 
 
 class ImageDataset(Dataset):

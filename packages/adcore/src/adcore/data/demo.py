@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from adcore_runtime.decode import decode
 from PIL import Image
 
-from adcore.data.decode import decode
 from adcore.data.demo_defects import DEFECTS
 from adcore.data.splits import derive_seed
 from adcore.errors import DataError

@@ -8,9 +8,9 @@ import logging
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from adcore_runtime.csv_cells import cells, plain
 from pydantic import Field
 
-from adcore.csv_cells import cells, plain
 from adcore.data.builtin import FOLDER_LAYOUT
 from adcore.data.folder_tree import ANOMALOUS_NAMES, KNOWN_NAMES, NORMAL_NAMES, scan_tree, tree_files
 from adcore.data.layout import check_category, folders_in, images_in, layout_error, listed_file, read_csv

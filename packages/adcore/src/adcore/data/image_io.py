@@ -1,4 +1,4 @@
-"""Reading and writing images and masks as tensors, keeping exactly what the file says."""
+"""Reading and writing images and masks as tensors, keeping exactly what the file says; decoding is adcore_runtime's."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from adcore_runtime import image as arrays
+from adcore_runtime.decode import decode
 from PIL import Image
 from torch import Tensor
 
-from adcore.data.decode import decode
 from adcore.data.layout import IMAGE_SUFFIXES
-from adcore.data.pixels import out_of_memory
 from adcore.errors import DataError
 from adcore.files import atomic_path
+from adcore.settings import max_image_pixels
 
 __all__ = ["IMAGE_SUFFIXES", "image_from_array", "read_image", "read_mask", "write_image"]
-
-
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]  # ITU-R BT.601: gray from red, green, blue
 
 
 def read_image(path: str | Path, channels: int = 3) -> Tensor:
@@ -29,11 +27,7 @@ def read_image(path: str | Path, channels: int = 3) -> Tensor:
     TIFF. Alpha is dropped, EXIF orientation is applied. Raises DataError with the path for a file that
     is missing, empty, truncated or of another kind, and for NaN or infinite values.
     """
-    advice = "replace them, or leave it out with --skip-bad"
-    try:
-        return _to_tensor(decode(path, channels).values, str(path), advice, channels)
-    except MemoryError:
-        raise out_of_memory(Path(path)) from None
+    return torch.from_numpy(arrays.read_image(path, channels, max_image_pixels))
 
 
 def image_from_array(array: np.ndarray, channels: int = 3) -> Tensor:
@@ -42,39 +36,7 @@ def image_from_array(array: np.ndarray, channels: int = 3) -> Tensor:
     `array` is (H, W), (H, W, 1), (H, W, 3) or (H, W, `channels`): uint8 is divided by 255, uint16 by 65535, float32 stays
     as it is; channels as in `read_image`. Raises DataError for another shape or type, and for NaN or infinite values.
     """
-    gray = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    if (
-        array.dtype.type not in (np.uint8, np.uint16, np.float32)
-        or not array.size
-        or not (gray.ndim == 2 or (gray.ndim == 3 and gray.shape[2] in (3, channels)))
-    ):
-        raise DataError(
-            f"an array of shape {array.shape} and type {array.dtype} is no image; "
-            "give (H, W), (H, W, 1) or (H, W, 3) of uint8, uint16 or float32"
-        )
-    return _to_tensor(gray, "the array", "replace them", channels)
-
-
-def _to_tensor(values: np.ndarray, name: str, advice: str, channels: int) -> Tensor:
-    """(H, W) or (H, W, C) of bool, an unsigned integer or a floating-point type to (`channels`, H, W) float32."""
-    planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)  # (C, H, W)
-    if len(planes) != channels and (len(planes), channels) not in ((1, 3), (3, 1)):
-        raise DataError(f"{name}: {len(planes)} channels, where the model takes {channels}; set channels={len(planes)}")
-    image = np.empty((max(channels, len(planes)), *planes.shape[1:]), np.float32)
-    target = image[: len(planes)]
-    if np.issubdtype(values.dtype, np.integer):
-        np.divide(planes, np.float32(np.iinfo(values.dtype).max), out=target)  # one pass: convert, scale, reorder
-    else:
-        with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, and is reported
-            target[...] = planes
-        if not np.isfinite(target).all():
-            count = int((~np.isfinite(target)).sum())
-            raise DataError(f"{name}: {count} NaN or infinite values; {advice}")
-    if len(planes) < channels:
-        image[1:] = image[0]
-    elif channels < len(planes):
-        image = (LUMA * image).sum(0, keepdims=True)
-    return torch.from_numpy(image)
+    return torch.from_numpy(arrays.image_from_array(array, channels))
 
 
 def read_mask(path: str | Path) -> Tensor:
@@ -85,7 +47,7 @@ def read_mask(path: str | Path) -> Tensor:
     a lossless file stays below half of the range, its values are class numbers (0, 1, 2, ...), and all but 0 are
     anomalous. Floating point: from 0.5 up. Raises DataError as `read_image`.
     """
-    values, kind = decode(path)
+    values, kind = decode(path, limit=max_image_pixels)
     if values.ndim == 3:
         values = values.max(axis=2)
     if values.dtype == bool:

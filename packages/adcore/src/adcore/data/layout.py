@@ -8,23 +8,27 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 
+from adcore_runtime.listing import IMAGE_SUFFIXES, check_name, images_below, is_image
+
 from adcore.errors import DataError, suggest
 from adcore.files import printable
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "check_category",
+    "check_name",
+    "folders_in",
+    "found_in",
+    "images_below",
+    "images_in",
+    "is_image",
+    "layout_error",
+    "listed_file",
+    "mask_stem",
+    "masks_by_stem",
+    "read_csv",
+]
 MASK_ENDINGS = ("_mask", "-mask", "_gt", "_seg")
-
-
-def is_image(name: str) -> bool:
-    """Whether a file name is that of an image; hidden files (`._x.png`) are not."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
-
-
-def check_name(path: Path) -> Path:
-    """The path itself; DataError where results could not be written with it: not UTF-8, or with control characters."""
-    if printable(path) == str(path):
-        return path
-    raise DataError(f"{printable(path)}: its name is not UTF-8 text, or has control characters; rename it")
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -32,18 +36,6 @@ def images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return [check_name(folder / name) for name in sorted(os.listdir(folder)) if is_image(name)]
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Image files anywhere below `folder`, sorted by path; hidden folders are left out, links are followed once."""
-    found, visited = [], set()
-    for current, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(current)
-        folders[:] = [] if real in visited else sorted(name for name in folders if not name.startswith("."))
-        if real not in visited:
-            found += [check_name(Path(current, name)) for name in files if is_image(name)]
-        visited.add(real)
-    return sorted(found)
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from adcore_runtime.csv_cells import Writer
 
-from adcore.csv_cells import Writer
 from adcore.data.samples import NORMAL, Sample
 from adcore.errors import DataError
 from adcore.evaluation.metrics import Metrics, image_metrics, is_anomalous

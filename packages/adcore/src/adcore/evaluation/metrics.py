@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from adcore_runtime import decisions
 
 from adcore.errors import DataError
 
@@ -54,7 +55,7 @@ def image_metrics(scores: Any, labels: Any, threshold: float | None = None) -> M
 
 def is_anomalous(scores: Any, threshold: float) -> np.ndarray:
     """The decision rule used everywhere: anomalous where score >= threshold; (N,) bool."""
-    return np.asarray(as_array(scores), np.float64) >= threshold
+    return decisions.is_anomalous(as_array(scores), threshold)
 
 
 def checked_scores(scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from adcore_runtime.csv_cells import cells
 
-from adcore.csv_cells import cells
 from adcore.experiments.analyze import Analysis, DomainRow, MethodRow, Spread
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from adcore.csv_cells import Writer
+from adcore_runtime.csv_cells import Writer
+
 from adcore.errors import ConfigError
 from adcore.evaluation.compare import transfer
 from adcore.experiments.conditions import Condition, with_seed

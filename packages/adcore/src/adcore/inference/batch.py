@@ -6,24 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from adcore_runtime.decisions import prediction_row
+from adcore_runtime.listing import find_images
+from adcore_runtime.results import results_folder
+
 from adcore.data.dataset import Skipped
-from adcore.data.layout import IMAGE_SUFFIXES, check_name, images_below
 from adcore.data.samples import DatasetReader, Sample
-from adcore.errors import DataError
 from adcore.evaluation.score import ScoredImage, score_each
 from adcore.inference.predictor import Predictor
-
-
-def find_images(source: Path) -> list[Path]:
-    """`source` itself, or all images below it, sorted; DataError when there is none."""
-    if source.is_file():
-        return [check_name(source)]
-    if not source.is_dir():
-        raise DataError(f"{source} does not exist; give an image or a folder of images")
-    found = images_below(source)
-    if not found:
-        raise DataError(f"{source} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return found
 
 
 def predict_files(
@@ -49,18 +39,14 @@ def predict_files(
         for one in scored:
             yield one if isinstance(one, Skipped) else _row(predictor, one)
         return
-    from adcore.inference.results import results_folder  # imports matplotlib
-
     with results_folder(out, root, predictor.normal_maps) as results:
         for one in scored:
-            yield one if isinstance(one, Skipped) else results.add(one, _row(predictor, one))
+            yield (
+                one
+                if isinstance(one, Skipped)
+                else results.add(one.sample.image_path, one.anomaly_map, one.photo, _row(predictor, one))
+            )
 
 
 def _row(predictor: Predictor, image: ScoredImage) -> dict[str, Any]:
-    result = predictor.result(image.score, None)
-    return {
-        "path": str(image.sample.image_path),
-        "score": image.score,
-        "normalized_score": result.normalized_score,
-        "predicted": None if result.is_anomalous is None else int(result.is_anomalous),
-    }
+    return prediction_row(image.sample.image_path, predictor.result(image.score, None))

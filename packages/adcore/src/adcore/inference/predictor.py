@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from adcore_runtime.decisions import Calibration, Result
 from torch import Tensor
 
 from adcore import artifact as artifacts
@@ -15,21 +15,11 @@ from adcore.cards import card_for
 from adcore.data.dataset import prepare
 from adcore.data.image_io import image_from_array, read_image
 from adcore.errors import DataError
-from adcore.evaluation.metrics import is_anomalous
 from adcore.evaluation.score import run_model
 from adcore.model import AnomalyModel
 from adcore.registry import register
 
-
-@dataclass
-class Result:
-    """The prediction for one image."""
-
-    score: float  # raw: higher is more anomalous
-    anomaly_map: np.ndarray | None  # (h, w) float32, raw, at the model's input size
-    threshold: float | None  # of the calibration; None when there was nothing to calibrate on
-    is_anomalous: bool | None
-    normalized_score: float | None  # 0.5 at the threshold, about 0 to 1 over the scores of the calibration; not clamped
+__all__ = ["Predictor", "Result", "load"]
 
 
 class Predictor:
@@ -47,8 +37,7 @@ class Predictor:
     @property
     def normal_maps(self) -> tuple[float, float] | None:
         """Median and highest value of normal images' anomaly maps in the calibration; None where they are not known."""
-        known = self.artifact.calibration.get("map_range")
-        return tuple(known) if known else None
+        return Calibration.from_dict(self.artifact.calibration).map_range
 
     def predict(self, image: str | Path | np.ndarray | Tensor) -> Result:
         """Score a file, or a decoded image as a camera gives it.
@@ -72,11 +61,7 @@ class Predictor:
 
     def result(self, score: float, anomaly_map: np.ndarray | None) -> Result:
         """A raw score with the calibration applied."""
-        if self.threshold is None:
-            return Result(score, anomaly_map, None, None, None)
-        low, high = self.artifact.calibration["score_range"]
-        normalized = 0.5 + (score - self.threshold) / max(high - low, 1e-12)
-        return Result(score, anomaly_map, self.threshold, bool(is_anomalous([score], self.threshold)[0]), normalized)
+        return Calibration.from_dict(self.artifact.calibration).result(score, anomaly_map)
 
 
 def load(path: str | Path, device: str = "cpu", model: type[AnomalyModel] | None = None) -> Predictor:

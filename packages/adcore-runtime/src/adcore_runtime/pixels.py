@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adcore.errors import DataError
-from adcore.settings import LOWEST_PIXEL_LIMIT, settings
+from adcore_runtime.errors import DataError
+from adcore_runtime.limits import LOWEST_PIXEL_LIMIT, Limit
 
 BYTES_A_PIXEL = 6  # RGB of 16 bits: a deeper image may have as many bytes, so fewer pixels
 RETRY = "copy it again from its source, or leave such files out with --skip-bad"
@@ -21,24 +21,24 @@ class Pixels(NamedTuple):
     kind: str  # "exact", "lossy" (JPEG, WebP), "palette" (values are the colours) or "ink" (one bit, 1 is black)
 
 
-def check_size(path: Path, width: int, height: int, bytes_a_pixel: int = 1) -> None:
-    """Raise DataError where a file's header asks for more than the setting max_image_pixels allows, or for nothing."""
+def check_size(path: Path, width: int, height: int, limit: Limit, bytes_a_pixel: int = 1) -> None:
+    """Raise DataError where a file's header asks for more than `limit` allows, or for nothing."""
     if width < 1 or height < 1:
         raise DataError(f"{path}: an image of {width} x {height} px; {RETRY}")
     if width * height * max(bytes_a_pixel / BYTES_A_PIXEL, 1) <= LOWEST_PIXEL_LIMIT:  # no need to look settings up
         return
-    limit = settings().max_image_pixels
-    if width * height > limit:
-        excess = f"{width} x {height} px are more than max_image_pixels = {limit}"
-    elif width * height * bytes_a_pixel > BYTES_A_PIXEL * limit:
+    most = limit()
+    if width * height > most:
+        excess = f"{width} x {height} px are more than max_image_pixels = {most}"
+    elif width * height * bytes_a_pixel > BYTES_A_PIXEL * most:
         excess = (
             f"{width} x {height} px of {bytes_a_pixel} bytes are more than {BYTES_A_PIXEL} bytes "
-            f"for each of max_image_pixels = {limit}"
+            f"for each of max_image_pixels = {most}"
         )
     else:
         return
     raise DataError(
-        f"{path}: {excess}; cut it into tiles, or raise max_image_pixels in adcore.toml or ADCORE_MAX_IMAGE_PIXELS"
+        f"{path}: {excess}; cut it into tiles, or raise max_image_pixels (environment variable ADCORE_MAX_IMAGE_PIXELS)"
     )
 
 

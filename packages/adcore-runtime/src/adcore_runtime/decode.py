@@ -8,20 +8,21 @@ from pathlib import Path
 
 from PIL.Image import DecompressionBombError
 
-from adcore.data.decode_pillow import decode_pillow, decode_png16, is_png16
-from adcore.data.decode_tiff import TIFF_MAGIC, decode_tiff
-from adcore.data.pixels import RETRY, Pixels, out_of_memory
-from adcore.errors import AdcoreError, DataError
+from adcore_runtime.decode_pillow import decode_pillow, decode_png16, is_png16
+from adcore_runtime.decode_tiff import TIFF_MAGIC, decode_tiff
+from adcore_runtime.errors import AdcoreError, DataError
+from adcore_runtime.limits import Limit, pixel_limit
+from adcore_runtime.pixels import RETRY, Pixels, out_of_memory
 
 __all__ = ["Pixels", "decode"]
 
 
-def decode(path: str | Path, channels: int = 3) -> Pixels:
+def decode(path: str | Path, channels: int = 3, limit: Limit = pixel_limit) -> Pixels:
     """Decode one image file by its content, whatever its suffix says.
 
     EXIF orientation is applied, so that pixels stand as every viewer and labelling tool shows them; alpha is dropped,
     unless a TIFF has as many `channels` as are wanted; CMYK and YCbCr become RGB. Raises DataError with the path and the
-    next thing to try, also for an image larger than the setting max_image_pixels, before memory is taken for it.
+    next thing to try, also for an image larger than `limit()` gives, before memory is taken for it.
     """
     path = Path(path)
     try:
@@ -36,8 +37,8 @@ def decode(path: str | Path, channels: int = 3) -> Pixels:
             if not head:
                 raise DataError(f"{path}: the file is empty (0 bytes); {RETRY}")
             if head.startswith(TIFF_MAGIC):
-                return decode_tiff(file, path, channels)
-            return decode_png16(file, path, head) if is_png16(head) else decode_pillow(file, path, head)
+                return decode_tiff(file, path, limit, channels)
+            return decode_png16(file, path, head, limit) if is_png16(head) else decode_pillow(file, path, head, limit)
     except AdcoreError:
         raise
     except MemoryError:

@@ -15,8 +15,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from adcore.data.pixels import RETRY, Pixels, check_size, upright, without_alpha
-from adcore.errors import DataError
+from adcore_runtime.errors import DataError
+from adcore_runtime.limits import Limit
+from adcore_runtime.pixels import RETRY, Pixels, check_size, upright, without_alpha
 
 FORMATS = "PNG, JPEG, TIFF, BMP, WEBP"
 READERS = (  # Image.open would compare with Pillow's global limit, and warn; the limit here is max_image_pixels
@@ -29,9 +30,9 @@ READERS = (  # Image.open would compare with Pillow's global limit, and warn; th
 ORIENTATION = 0x0112  # the EXIF and TIFF tag
 
 
-def decode_pillow(file: IO[bytes], path: Path, head: bytes) -> Pixels:
+def decode_pillow(file: IO[bytes], path: Path, head: bytes, limit: Limit) -> Pixels:
     """Decode a file that begins with `head`; DataError for what is not a picture of a known range of values."""
-    with _open(file, path, head) as image:
+    with _open(file, path, head, limit) as image:
         if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
             raise DataError(f"{path}: an animation of {image.n_frames} frames; save each frame as an image of its own")
         image.load()  # turns a TIFF upright by itself, and then has no orientation any more
@@ -41,7 +42,7 @@ def decode_pillow(file: IO[bytes], path: Path, head: bytes) -> Pixels:
     return Pixels(upright(without_alpha(values, path), orientation), kind)
 
 
-def _open(file: IO[bytes], path: Path, head: bytes) -> ImageFile:
+def _open(file: IO[bytes], path: Path, head: bytes, limit: Limit) -> ImageFile:
     """The file's reader, which has read its header and taken no memory for pixels."""
     reader = next((reader for magic, reader in READERS if head.startswith(magic)), None)
     file.seek(0)
@@ -51,7 +52,7 @@ def _open(file: IO[bytes], path: Path, head: bytes) -> ImageFile:
         image = None
     if image is None:
         raise DataError(f"{path}: not a {FORMATS} image, or its header is damaged; {RETRY}")
-    check_size(path, *image.size)
+    check_size(path, *image.size, limit)
     return image
 
 
@@ -76,25 +77,27 @@ def is_png16(head: bytes) -> bool:
     return head.startswith(b"\x89PNG") and head[24:25] == b"\x10" and head[25:26] != b"\0"  # IHDR: depth, colour type
 
 
-def decode_png16(file: IO[bytes], path: Path, head: bytes) -> Pixels:
+def decode_png16(file: IO[bytes], path: Path, head: bytes, limit: Limit) -> Pixels:
     """Lossless: Pillow has no 16-bit colour mode, but its unpackers can read either byte of each value."""
     width, height, color_type = (*struct.unpack_from(">II", head, 16), head[25])
-    check_size(path, width, height, 6 if color_type == 2 else 8)
+    check_size(path, width, height, limit, 6 if color_type == 2 else 8)
     if color_type == 4:  # gray and alpha: (gray high, gray low, alpha high, alpha low) looks like RGBA
-        pairs = _unpack(file, path, head, "RGBA", "RGBA")
+        pairs = _unpack(file, path, head, limit, "RGBA", "RGBA")
         high, low = pairs[..., 0], pairs[..., 1]
     else:
         mode = "RGB" if color_type == 2 else "RGBA"
-        high = _unpack(file, path, head, mode, f"{mode};16B")[..., :3]
-        low = _unpack(file, path, head, mode, f"{mode};16L")[..., :3]  # little-endian's high byte is big-endian's low
+        high = _unpack(file, path, head, limit, mode, f"{mode};16B")[..., :3]
+        low = _unpack(file, path, head, limit, mode, f"{mode};16L")[
+            ..., :3
+        ]  # little-endian's high byte is big-endian's low
     values = high.astype(np.uint16)
     values <<= 8
     values |= low
     return Pixels(values, "exact")
 
 
-def _unpack(file: IO[bytes], path: Path, head: bytes, mode: str, raw: str) -> np.ndarray:
-    with _open(file, path, head) as image:
+def _unpack(file: IO[bytes], path: Path, head: bytes, limit: Limit, mode: str, raw: str) -> np.ndarray:
+    with _open(file, path, head, limit) as image:
         image.tile = [(*tile[:3], raw) for tile in image.tile]
         image.load()
         if image.mode != mode:

@@ -11,10 +11,11 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from adcore.data.decode_pillow import ORIENTATION, decode_pillow
-from adcore.data.pixels import Pixels, check_size, upright, without_alpha
-from adcore.data.tiff_directories import check_directories
-from adcore.errors import DataError
+from adcore_runtime.decode_pillow import ORIENTATION, decode_pillow
+from adcore_runtime.errors import DataError
+from adcore_runtime.limits import Limit
+from adcore_runtime.pixels import Pixels, check_size, upright, without_alpha
+from adcore_runtime.tiff_directories import check_directories
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -35,7 +36,7 @@ UNSIGNED, FLOATING, UNDEFINED = 1, 3, 4  # sample formats
 PREMULTIPLIED = 1  # alpha
 
 
-def decode_tiff(file: IO[bytes], path: Path, channels: int = 3) -> Pixels:
+def decode_tiff(file: IO[bytes], path: Path, limit: Limit, channels: int = 3) -> Pixels:
     """Decode a file that begins with TIFF_MAGIC; DataError for several pages, and pixels without a known range."""
     import tifffile  # for these alone
 
@@ -48,17 +49,19 @@ def decode_tiff(file: IO[bytes], path: Path, channels: int = 3) -> Pixels:
         if len(pages) != 1:
             raise DataError(f"{path}: a TIFF of {len(pages)} pages; save each page as an image of its own")
         page = pages[0]
-        _check_page(page, path, channels)
+        _check_page(page, path, limit, channels)
         values = _tifffile_values(page, path) if _is_for_tifffile(page) else None
         if values is not None:
             orientation = page.tags.valueof(ORIENTATION, 1)
             return Pixels(upright(without_alpha(values, path, channels), orientation), "exact")
-    pixels = decode_pillow(file, path, head)  # up to 8 bits, and single channels of any depth, Pillow is lossless
+    pixels = decode_pillow(
+        file, path, head, limit
+    )  # up to 8 bits, and single channels of any depth, Pillow is lossless
     ink = page.bitspersample == 1 and page.photometric.name == "MINISWHITE"
     return pixels._replace(kind="ink") if ink else pixels
 
 
-def _check_page(page: TiffPage, path: Path, channels: int) -> None:
+def _check_page(page: TiffPage, path: Path, limit: Limit, channels: int) -> None:
     """Refuse, before memory is taken, what is too large or has no known range."""
     if page.samplesperpixel > max(4, channels) or page.imagedepth != 1:
         found = page.samplesperpixel * page.imagedepth
@@ -67,9 +70,9 @@ def _check_page(page: TiffPage, path: Path, channels: int) -> None:
     if page.sampleformat not in (UNSIGNED, FLOATING, UNDEFINED) or (page.bitspersample > 8 and page.dtype not in known):
         raise DataError(f"{path}: {page.dtype} pixels have no known range; save as uint8, uint16 or float32")
     bytes_a_pixel = page.samplesperpixel * max(page.bitspersample // 8, 1)
-    check_size(path, page.imagewidth, page.imagelength, bytes_a_pixel)
+    check_size(path, page.imagewidth, page.imagelength, limit, bytes_a_pixel)
     if page.is_tiled:
-        check_size(path, page.tilewidth, page.tilelength, bytes_a_pixel)
+        check_size(path, page.tilewidth, page.tilelength, limit, bytes_a_pixel)
     if math.prod(page.chunked) > MAX_SEGMENTS:
         raise DataError(f"{path}: more than {MAX_SEGMENTS} strips or tiles; save it with larger ones")
     if sum(page.databytecounts) > 2 * page.parent.filehandle.size:

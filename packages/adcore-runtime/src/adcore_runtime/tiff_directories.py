@@ -7,8 +7,8 @@ import struct
 from pathlib import Path
 from typing import IO
 
-from adcore.data.pixels import RETRY
-from adcore.errors import DataError
+from adcore_runtime.errors import DataError
+from adcore_runtime.pixels import RETRY
 
 MAX_PAGES = 64  # a picture and its thumbnails
 MAX_ENTRIES = 4096  # in one directory

@@ -12,14 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import tifffile
 
-from adcore.csv_cells import Writer
-from adcore.data.layout import is_image
-from adcore.errors import DataError
-from adcore.evaluation.overlay import colour_range, write_overlay
-from adcore.evaluation.score import ScoredImage
-from adcore.files import remove_leftovers, removed_on_failure
+from adcore_runtime.csv_cells import Writer
+from adcore_runtime.errors import DataError
+from adcore_runtime.files import remove_leftovers, removed_on_failure
+from adcore_runtime.listing import is_image
+from adcore_runtime.overlay import colour_range, write_overlay
 
 TABLE, MAPS, OVERLAYS = "predictions.csv", "maps", "overlays"
 COLUMNS = ("path", "score", "normalized_score", "predicted", "map", "overlay")
@@ -34,17 +32,24 @@ class Results:
         self._file = open(folder / TABLE, "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._writer = Writer(self._file, COLUMNS)
 
-    def add(self, image: ScoredImage, row: dict[str, Any]) -> dict[str, Any]:
-        """Write one image's map and overlay and its row; the row with the names of both files, relative to the folder."""
+    def add(
+        self, path: Path, anomaly_map: np.ndarray | None, photo: np.ndarray | None, row: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Write one image's map and overlay and its row; the row with the names of both files, relative to the folder.
+
+        `anomaly_map`: (h, w) raw, or None; `photo`: (H, W) uint8.
+        """
         row = {**row, "map": None, "overlay": None}
-        if image.anomaly_map is not None:
-            name = result_name(image.sample.image_path.relative_to(self.root))
+        if anomaly_map is not None:
+            import tifffile
+
+            name = result_name(path.relative_to(self.root))
             row |= {"map": f"{MAPS}/{name}.tiff", "overlay": f"{OVERLAYS}/{name}.png"}
             for file in (self.folder / row["map"], self.folder / row["overlay"]):
                 file.parent.mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(self.folder / row["map"], image.anomaly_map.astype(np.float32))
-            low, high = colour_range(image.anomaly_map, self.normal_maps)
-            write_overlay(self.folder / row["overlay"], image.photo, image.anomaly_map, low, high)
+            tifffile.imwrite(self.folder / row["map"], anomaly_map.astype(np.float32))
+            low, high = colour_range(anomaly_map, self.normal_maps)
+            write_overlay(self.folder / row["overlay"], photo, anomaly_map, low, high)
         self._writer.write(row)
         self.count += 1
         return row

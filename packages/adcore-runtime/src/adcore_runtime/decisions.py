@@ -1,0 +1,72 @@
+"""From a raw score to a decision: threshold, normalised score, and the row that is written for an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Result:
+    """The prediction for one image."""
+
+    score: float  # raw: higher is more anomalous
+    anomaly_map: np.ndarray | None  # (h, w) float32, raw, at the model's input size
+    threshold: float | None  # of the calibration; None when there was nothing to calibrate on
+    is_anomalous: bool | None
+    normalized_score: float | None  # 0.5 at the threshold, about 0 to 1 over the scores of the calibration; not clamped
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns raw scores into decisions; each is None where the calibration had no image for it."""
+
+    threshold: float | None = None
+    score_range: tuple[float, float] | None = None  # lowest, highest
+    map_range: tuple[float, float] | None = None  # median, highest value of the normal images' maps
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Calibration:
+        """The calibration as a model file stores it."""
+        threshold, scores, maps = (stored.get(key) for key in ("threshold", "score_range", "map_range"))
+        return cls(threshold["value"] if threshold else None, tuple(scores or ()) or None, tuple(maps or ()) or None)
+
+    def with_threshold(self, threshold: float) -> Calibration:
+        """The same with another threshold."""
+        return replace(self, threshold=threshold)
+
+    def result(self, score: float, anomaly_map: np.ndarray | None) -> Result:
+        """A raw score with threshold and normalisation applied."""
+        if self.threshold is None:
+            return Result(score, anomaly_map, None, None, None)
+        decision = bool(is_anomalous([score], self.threshold)[0])
+        if self.score_range is None:  # only the threshold was given
+            return Result(score, anomaly_map, self.threshold, decision, None)
+        low, high = self.score_range
+        normalized = 0.5 + (score - self.threshold) / max(high - low, 1e-12)
+        return Result(score, anomaly_map, self.threshold, decision, normalized)
+
+
+def is_anomalous(scores: Any, threshold: float) -> np.ndarray:
+    """The decision rule used everywhere: anomalous where score >= threshold; (N,) bool."""
+    return np.asarray(scores, np.float64) >= threshold
+
+
+def prediction_row(path: Path, result: Result) -> dict[str, Any]:
+    """An image's row of predictions.csv and of the JSON output."""
+    return {
+        "path": str(path),
+        "score": result.score,
+        "normalized_score": result.normalized_score,
+        "predicted": None if result.is_anomalous is None else int(result.is_anomalous),
+    }
+
+
+def printed(row: Mapping[str, Any]) -> str:
+    """A row as the command line prints it."""
+    decision = {None: "no threshold", 0: "normal", 1: "ANOMALOUS"}[row["predicted"]]
+    return f"{row['score']:12.6g}  {decision:12}  {row['path']}"

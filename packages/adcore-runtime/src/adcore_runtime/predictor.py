@@ -1,0 +1,144 @@
+"""Predicting with an exported model from Python: `adcore_runtime.load("model.onnx").predict("part.png").score`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adcore_runtime.backends import MAP, SCORE, Run, open_graph
+from adcore_runtime.decisions import Calibration, Result, prediction_row
+from adcore_runtime.decode import decode
+from adcore_runtime.errors import AdcoreError, ConfigError, DataError
+from adcore_runtime.image import gray_photo, image_from_array, read_image, to_planes
+from adcore_runtime.listing import find_images
+from adcore_runtime.onnx_file import Description, describe
+from adcore_runtime.results import results_folder
+
+
+@dataclass
+class Skipped:
+    """An image that could not be read."""
+
+    path: str
+    reason: str
+
+
+class Predictor:
+    """An exported model with its preprocessing and calibration."""
+
+    def __init__(self, path: Path, description: Description, calibration: Calibration, run: Run) -> None:
+        self.path, self.description, self.calibration, self._run = path, description, calibration, run
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold on raw scores."""
+        return self.calibration.threshold
+
+    def predict(self, image: str | Path | np.ndarray) -> Result:
+        """Score a file, or a decoded image as a camera gives it.
+
+        An array is (H, W), (H, W, 1), (H, W, 3) or of the model's channels: uint8 is divided by 255, uint16 by 65535, as in
+        files; float32 has to have the range of the training images. A model that was exported for a camera takes uint8 of
+        that camera's size alone. Raises DataError for anything else, and for NaN or infinite values.
+        """
+        inputs, _ = self._inputs(image, photo=False)
+        return self._score(inputs, str(image) if isinstance(image, str | Path) else "the image")
+
+    def predict_files(
+        self, source: Path, out: Path | None = None, skip_bad: bool = False
+    ) -> Iterator[dict[str, Any] | Skipped]:
+        """Score `source`, an image or a folder, image by image: a row (path, score, normalized_score, predicted) each.
+
+        With `skip_bad` an image that cannot be read gives a Skipped. With `out`, rows also name the files `map` and
+        `overlay`, and the folder gets predictions.csv, maps/*.tiff (raw float32) and overlays/*.png: each is on the disk
+        before the next image is read, and all get their names once the iterator has ended.
+        """
+        files = find_images(source)
+        if out is None:
+            for one in self._each(files, skip_bad, photo=False):
+                yield one if isinstance(one, Skipped) else one[3]
+            return
+        root = source if source.is_dir() else source.parent
+        with results_folder(out, root, self.calibration.map_range) as results:
+            for one in self._each(files, skip_bad, photo=True):
+                yield one if isinstance(one, Skipped) else results.add(*one)
+
+    def _each(self, files: list[Path], skip_bad: bool, photo: bool) -> Iterator[tuple | Skipped]:
+        """(path, anomaly map, photo, row) of each file."""
+        for path in files:
+            try:
+                inputs, shown = self._inputs(path, photo)
+            except DataError as error:
+                if not skip_bad:
+                    raise
+                yield Skipped(str(path), str(error))
+                continue
+            result = self._score(inputs, str(path))
+            yield path, result.anomaly_map, shown, prediction_row(path, result)
+
+    def _inputs(self, image: str | Path | np.ndarray, photo: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """The graph's input (1, ...), and with `photo` the decoded image in gray."""
+        preprocess = self.description.preprocess
+        if self.description.camera:
+            name = "the array" if isinstance(image, np.ndarray) else str(image)
+            values = image if isinstance(image, np.ndarray) else decode(image, preprocess.channels).values
+            frame = camera_frame(values, self.description.camera, preprocess.channels, name)
+            return frame[None], gray_photo(to_planes(values, name, "", preprocess.channels)) if photo else None
+        if isinstance(image, np.ndarray):
+            planes = image_from_array(image, preprocess.channels)
+        else:
+            planes = read_image(image, preprocess.channels)
+        return preprocess(planes)[None], gray_photo(planes) if photo else None
+
+    def _score(self, inputs: np.ndarray, name: str) -> Result:
+        try:
+            found = self._run(inputs)
+        except Exception as error:  # each library has its own kinds
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            raise AdcoreError(f"{self.path} failed on {name}: {reason}; copy or export it again") from error
+        score, maps = float(found[SCORE].reshape(-1)[0]), found.get(MAP)
+        anomaly_map = (
+            None if maps is None else np.array(maps[0], np.float32)
+        )  # a copy: libraries use their memory again
+        if not np.isfinite(score) or (anomaly_map is not None and not np.isfinite(anomaly_map).all()):
+            raise DataError(f"{name}: its score or map is NaN or infinite; look for extreme values in that image")
+        return self.calibration.result(score, anomaly_map)
+
+
+def camera_frame(values: np.ndarray, camera: tuple[int, int], channels: int, name: str) -> np.ndarray:
+    """(H, W) or (H, W, C) as (H, W, `channels`) uint8; DataError unless it is uint8 of the camera's height and width."""
+    height, width = camera
+    if values.dtype != np.uint8 or values.ndim not in (2, 3) or values.shape[:2] != camera:
+        found = f"{values.dtype} of shape {values.shape}"
+        raise DataError(
+            f"{name}: {found}, where the model was exported for a camera of {height}x{width} (height x width) px, uint8; "
+            "send such images, or export without --camera"
+        )
+    frame = values[..., None] if values.ndim == 2 else values
+    if frame.shape[2] == 1 and channels == 3:
+        frame = np.repeat(frame, 3, axis=2)
+    if frame.shape[2] != channels:
+        raise DataError(f"{name}: {frame.shape[2]} channels, where the model takes {channels}")
+    return np.ascontiguousarray(frame)
+
+
+def load(
+    path: str | Path, backend: str = "onnxruntime", threads: int | None = None, threshold: float | None = None
+) -> Predictor:
+    """An exported model, run by "onnxruntime" or "openvino" on `threads` cores (None: the library's choice).
+
+    `threshold` takes the place of the stored one. Raises ArtifactError for a file that is damaged, foreign or newer,
+    ConfigError for an argument that is not valid.
+    """
+    path = Path(path)
+    description = describe(path)
+    calibration = description.calibration
+    if threshold is not None:
+        if not np.isfinite(threshold):
+            raise ConfigError(f"threshold must be a finite number, not {threshold}")
+        calibration = calibration.with_threshold(float(threshold))
+    return Predictor(path, description, calibration, open_graph(path, backend, threads))
