@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from adcore.bundle import Order, make_bundle, pip_collect
+from adcore.bundle import Order, make_bundle, make_runtime_bundle, pip_collect
 from adcore.bundle_manifest import verify_bundle
 from adcore.data.demo import write_demo_dataset
 from adcore.errors import ConfigError, WeightsError
@@ -63,6 +64,72 @@ def test_only_the_families_that_the_models_need_are_collected(tmp_path) -> None:
     asked = {line.partition("==")[0] for line in collected.order.requirements}
     asked |= {path.name for path in collected.order.projects}
     assert asked == {"adcore", "adcore-runtime", "adm-memory"}
+
+
+spec = importlib.util.spec_from_file_location("tiny", ROOT / "packages" / "adcore-runtime" / "tests" / "conftest.py")
+tiny = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tiny)
+
+
+@pytest.fixture
+def exported(tmp_path) -> Path:
+    """A tiny exported model with a sidecar."""
+    (tmp_path / "models").mkdir()
+    path = tmp_path / "models" / "part.onnx"
+    path.write_bytes(tiny.tiny_model(tiny.RECORD))
+    path.with_name("part.onnx.json").write_text('{"threshold": 0.7}')
+    path.with_name("other.onnx").write_bytes(b"another")
+    return path
+
+
+def test_a_runtime_bundle_holds_a_model_and_what_runs_it_alone(tmp_path, exported) -> None:
+    collected = Collected()
+    out = make_runtime_bundle(exported, tmp_path / "out", collect=collected)
+    asked = [line.partition("==")[0] for line in collected.order.requirements]
+    assert asked + [path.name for path in collected.order.projects] == ["adcore-runtime"]
+    files = {"install.sh", "install.ps1", "requirements.txt", "manifest.json", "part.onnx", "part.onnx.json", "wheels"}
+    assert set(os.listdir(out)) == files
+    assert json.loads((out / "manifest.json").read_text())["models"] == ["part.onnx"]
+    assert verify_bundle(out) == []
+
+
+def test_a_runtime_bundle_of_a_foreign_file_is_refused(tmp_path, exported, run_cli) -> None:
+    code, _, err = run_cli("bundle", "--runtime", exported.with_name("other.onnx"), "--out", tmp_path / "out")
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "other.onnx is no ONNX file" in err
+    assert not (tmp_path / "out").exists()
+    for wrong in (["--models", LITE0], ["--no-weights"]):
+        code, _, err = run_cli("bundle", "--runtime", exported, "--out", tmp_path / "out", *wrong)
+        assert (code, "--models" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_real_runtime_bundle_installs_and_predicts_without_torch(tmp_path, exported) -> None:
+    """Needs a package index, or onnxruntime in pip's cache."""
+    reach = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(tmp_path), "flatbuffers"]
+    if subprocess.run(reach, capture_output=True).returncode:
+        pytest.skip("no package index within reach")
+    bundle = make_runtime_bundle(exported, tmp_path / "bundle")
+    assert sum(path.stat().st_size for path in bundle.rglob("*")) < 80e6  # and 15 MB for a lite0 model
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "fresh")], check=True)
+    binaries = tmp_path / "fresh" / ("Scripts" if os.name == "nt" else "bin")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "PYTHON"))}
+    clean |= {"PYTHON": str(binaries / "python"), "HOME": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    subprocess.run(["sh", str(bundle / "install.sh"), "--quiet"], env=clean, check=True)
+    image = write_tiny_mvtec(tmp_path / "parts") / "part" / "train" / "good" / "000.png"
+    command = [binaries / "adcore-predict", bundle / "part.onnx", image, "--json"]
+    done = subprocess.run(command, env=clean, capture_output=True, check=True)
+    assert len(json.loads(done.stdout)["predictions"]) == 1
+    (site,) = (tmp_path / "fresh").rglob("site-packages")
+    others = ("pip", "setuptools")  # of every environment
+    size = sum(
+        path.stat().st_size
+        for path in site.rglob("*")
+        if path.is_file() and not path.relative_to(site).parts[0].startswith(others)
+    )
+    assert size < 350e6
+    assert not (site / "torch").exists()
 
 
 def test_a_bundle_lists_every_file_and_is_right(bundle) -> None:

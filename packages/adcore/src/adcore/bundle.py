@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from adcore.files import removed_on_failure, sha256_file, write_json
 from adcore.plugins import load_plugins
 from adcore.registry import model_card, model_origin
 
+STATION = {"adcore-runtime"}  # what runs an exported model
 SH = """#!/bin/sh
 # Installs {what} from this folder, without a network; options go to pip.
 set -eu
@@ -80,27 +82,76 @@ def make_bundle(
             raise ConfigError(f"data folders {other} and {folder} have one name; rename one")
     backbones = sorted({name for model in names for name in model_card(model).required_backbones}) if weights else []
     packed, carriers = _weights(backbones)
+    families = {model_origin(model).distribution for model in names}
+    order = _order({*STATION, "adcore", *families, *carriers}, platform, python_version)
+
+    def fill(folder: Path) -> None:
+        from adcore.backbones.pack import pack
+
+        for file, name in packed:
+            pack(file, name, folder / "wheels")
+        for name, source in folders.items():
+            _copy(source, folder / "data" / name)
+
+    return _write(out, order, names, fill, collect)
+
+
+def make_runtime_bundle(
+    model: str | Path,
+    out: str | Path,
+    platform: str | None = None,
+    python_version: str | None = None,
+    collect: Callable[[Order, Path], None] | None = None,
+) -> Path:
+    """Write the folder `out`, whole or not at all: an exported model and what runs it, without torch; returns it.
+
+    Beside the ONNX file come those whose names begin with its name: large weights, and the sidecar with a threshold.
+    Raises ArtifactError for a model that is not adcore's or does not run here, ConfigError as `make_bundle`.
+    """
+    from adcore_runtime import load
+
+    model, out = Path(model), Path(out)
+    if out.exists():
+        raise ConfigError(f"{out} exists already; choose another folder")
+    load(model, threads=1)
+    order = _order(STATION, platform, python_version)
+
+    def fill(folder: Path) -> None:
+        for file in (model, *model.parent.glob(f"{glob.escape(model.name)}.*")):
+            shutil.copyfile(file, folder / file.name)
+
+    return _write(out, order, [model.name], fill, collect)
+
+
+def _order(distributions: set[str], platform: str | None, python_version: str | None) -> Order:
+    """The installed `distributions`, from their source folders or from the index."""
     order = Order(platform=platform, python_version=python_version)
-    for name in sorted({"adcore", "adcore-runtime", *(model_origin(model).distribution for model in names), *carriers}):
+    for name in sorted(distributions):
         project = _project_folder(name)
         if project:
             order.projects.append(project)
         else:
             order.requirements.append(f"{name}=={distribution(name).version}")
+    return order
+
+
+def _write(
+    out: Path,
+    order: Order,
+    models: list[str],
+    fill: Callable[[Path], None],
+    collect: Callable[[Order, Path], None] | None,
+) -> Path:
+    """Write the bundle of `models`: the wheels of `order`, what `fill` puts into the folder, scripts and manifest."""
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     with removed_on_failure(temporary):
         wheels = temporary / "wheels"
         wheels.mkdir(parents=True)
         (collect or pip_collect)(order, wheels)
-        from adcore.backbones.pack import pack
-
-        for file, name in packed:
-            pack(file, name, wheels)
-        for name, folder in folders.items():
-            _copy(folder, temporary / "data" / name)
-        _write_scripts(temporary, names)
-        manifest = {"format": FORMAT, "adcore": __version__, "models": names, "platform": platform}
-        manifest |= {"python_version": python_version, "files": fingerprints(temporary)}
+        fill(temporary)
+        _write_scripts(temporary, models)
+        manifest = {"format": FORMAT, "adcore": __version__, "models": models, "platform": order.platform}
+        manifest |= {"python_version": order.python_version, "files": fingerprints(temporary)}
         write_json(temporary / MANIFEST, manifest)
         temporary.rename(out)
     return out

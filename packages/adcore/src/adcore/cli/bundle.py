@@ -1,4 +1,4 @@
-"""`adcore bundle --models a,b --out DIR` and `adcore bundle verify DIR`."""
+"""`adcore bundle --models a,b --out DIR`, `adcore bundle --runtime MODEL.onnx --out DIR` and `adcore bundle verify DIR`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import click
 
 @click.group("bundle", invoke_without_command=True)
 @click.option("--models", help="Names of installed models, separated by commas.")
+@click.option(
+    "--runtime", type=click.Path(path_type=Path), help="Instead: an exported ONNX model, to run without torch."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Output folder; must not exist.")
 @click.option("--platform", help="Target platform, as pip names it: win_amd64, manylinux_2_28_x86_64, ...")
 @click.option("--python-version", help="Python version of the target machine: 3.11, ...")
@@ -19,6 +22,7 @@ import click
 def command(
     context: click.Context,
     models: str | None,
+    runtime: Path | None,
     out: Path | None,
     platform: str | None,
     python_version: str | None,
@@ -28,14 +32,19 @@ def command(
     """Collect wheels and weights of models for an offline machine; this command uses the package index."""
     if context.invoked_subcommand:
         return
-    if not models or not out:
-        raise click.UsageError("give --models and --out (or: adcore bundle verify DIR)")
-    from adcore.bundle import make_bundle
+    if bool(models) == bool(runtime) or not out:
+        raise click.UsageError("give --out and one of --models and --runtime (or: adcore bundle verify DIR)")
+    if runtime and (data or no_weights):
+        raise click.UsageError("--data and --no-weights go with --models, not with --runtime")
+    from adcore.bundle import make_bundle, make_runtime_bundle
     from adcore.bundle_manifest import MANIFEST
     from adcore.files import sha256_file
 
-    names = [name.strip() for name in models.split(",") if name.strip()]
-    folder = make_bundle(names, out, platform, python_version, data, not no_weights)
+    if runtime:
+        folder = make_runtime_bundle(runtime, out, platform, python_version)
+    else:
+        names = [name.strip() for name in (models or "").split(",") if name.strip()]
+        folder = make_bundle(names, out, platform, python_version, data, not no_weights)
     wheels = list((folder / "wheels").iterdir())
     size = sum(wheel.stat().st_size for wheel in wheels) / 1e6
     click.echo(
