@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from adcore_runtime.onnx_file import with_record
 from PIL import Image
 
 FLOAT, UINT8, INT_ATTRIBUTE, INTS_ATTRIBUTE = 1, 2, 2, 7  # of onnx.proto
@@ -62,8 +62,10 @@ def tiny_model(record: Any, camera: tuple[int, int] | None = None, size: tuple[i
     nodes += [node("ReduceMax", "anomaly_map", "score", integers("axes", 1, 2), keep)]
     outputs = [(12, tensor("score", FLOAT, "N")), (12, tensor("anomaly_map", FLOAT, "N", *(camera or size)))]
     graph = message(*nodes, (2, "tiny"), (11, images), *outputs)
-    text = record if isinstance(record, str) else json.dumps(record)
-    return message((1, 8), (8, message((1, ""), (2, 13))), (7, graph), (14, message((1, "adcore"), (2, text))))
+    fields = [(1, 8), (8, message((1, ""), (2, 13))), (7, graph)]
+    if isinstance(record, str):  # as it is, without a checksum
+        return message(*fields, (14, message((1, "adcore"), (2, record))))
+    return with_record(message(*fields), record)
 
 
 RECORD = {
@@ -87,11 +89,11 @@ RECORD = {
 
 @pytest.fixture
 def model(tmp_path) -> Callable[..., Path]:
-    """model(key=value, ...): the path of a tiny model whose metadata have these keys, too."""
+    """model(key=value, ...): the path of a tiny model whose metadata have these keys, too, or are `text`."""
 
-    def make(name: str = "model.onnx", camera: tuple[int, int] | None = None, **changes: Any) -> Path:
-        path = tmp_path / name
-        path.write_bytes(tiny_model(RECORD | {"camera": camera} | changes, camera))
+    def make(camera: tuple[int, int] | None = None, text: str | None = None, **changes: Any) -> Path:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(tiny_model(text or RECORD | {"camera": camera} | changes, camera))
         return path
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from adcore_runtime.errors import ArtifactError
 from adcore_runtime.preprocess import Preprocess
 
 FORMAT = 1
-KEY = "adcore"  # of the file's metadata
+KEY, CHECKSUM = "adcore", "sha256"  # of the file's metadata; in them
 METADATA, ENTRY_KEY, ENTRY_VALUE = 14, 1, 2  # fields of onnx.proto: ModelProto.metadata_props, StringStringEntryProto
 AGAIN = "export it again with: adcore export"
 
@@ -74,7 +75,7 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} does not exist; give an ONNX file that adcore export wrote")
     try:
         with open(path, "rb") as file:
-            text = _metadata(file).get(KEY)
+            text, digest = _metadata(file)
     except (ValueError, UnicodeDecodeError):
         raise ArtifactError(f"{path} is no ONNX file, or is damaged; copy it again, or {AGAIN}") from None
     if text is None:
@@ -83,9 +84,19 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(text)
         if not isinstance(record, dict):
             raise ValueError("no object")
+        if record.get(CHECKSUM, digest) != digest:
+            raise ValueError("another checksum")
     except (ValueError, RecursionError):
-        raise ArtifactError(f"{path} has damaged metadata; copy it again, or {AGAIN}") from None
+        raise ArtifactError(
+            f"{path} is damaged: its content is not what was written; copy it again, or {AGAIN}"
+        ) from None
     return record
+
+
+def with_record(model: bytes, record: Mapping[str, Any]) -> bytes:
+    """A serialised ONNX model with `record` in its metadata, and with a checksum of all else, which `read_record` compares."""
+    text = json.dumps({**record, CHECKSUM: hashlib.sha256(model).hexdigest()}, allow_nan=False)
+    return model + _field(METADATA, _field(ENTRY_KEY, KEY.encode()) + _field(ENTRY_VALUE, text.encode()))
 
 
 def _sidecar_threshold(sidecar: Path) -> float:
@@ -99,24 +110,46 @@ def _sidecar_threshold(sidecar: Path) -> float:
     return threshold
 
 
-def _metadata(file: IO[bytes]) -> dict[str, str]:
-    """The metadata_props of a ModelProto; everything else is skipped, not read. ValueError for damage."""
+def _metadata(file: IO[bytes]) -> tuple[str | None, str]:
+    """adcore's entry of a ModelProto's metadata_props, and the sha256 of all else. ValueError for damage."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    found, seen = {}, set()
+    text, seen, digest, start = None, set(), hashlib.sha256(), 0
     for number, length in _fields(file, size):
         seen.add(number)
+        end = file.tell() + length
+        entry = {}
         if number == METADATA:
-            end = file.tell() + length
-            entry = {}
             for key, span in _fields(file, end):
-                entry[key] = file.read(span).decode()
-            found[entry.get(ENTRY_KEY, "")] = entry.get(ENTRY_VALUE, "")
+                entry[key] = file.read(span)
+        if entry.get(ENTRY_KEY) == KEY.encode():
+            text = entry.get(ENTRY_VALUE, b"").decode()
         else:
-            file.seek(length, os.SEEK_CUR)
+            file.seek(start)
+            _hash(file, end - start, digest)
+        start = end
+        file.seek(end)
     if not {1, 7} <= seen:  # ir_version and graph
         raise ValueError("no model")
-    return found
+    return text, digest.hexdigest()
+
+
+def _hash(file: IO[bytes], count: int, digest: Any) -> None:
+    """Add the next `count` bytes to `digest`."""
+    while count:
+        block = file.read(min(count, 1 << 20))
+        digest.update(block)
+        count = count - len(block) if block else 0
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """A protobuf field of bytes."""
+    return _encoded(number * 8 + 2) + _encoded(len(data)) + data
+
+
+def _encoded(value: int) -> bytes:
+    """A protobuf varint."""
+    return bytes([value & 127 | 128]) + _encoded(value >> 7) if value > 127 else bytes([value])
 
 
 def _fields(file: IO[bytes], end: int) -> Iterator[tuple[int, int]]:
