@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 BLOCK = 16  # outputs
+# products a matrix: OpenBLAS computes what is smaller without its threads, which would stand in the way of the backend's
+SMALL = 200_000
 
 
 class Band(NamedTuple):
@@ -24,20 +26,34 @@ class Band(NamedTuple):
 
 def bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(C, H, W) float32 -> (C, *size), antialiased: A X B^T with A (h, H) and B (w, W)."""
-    channels, height, width = image.shape
-    h, w = size
-    rows = image.reshape(channels * height, width)
-    if width != w:
-        narrow = np.empty((channels * height, w), np.float32)
-        for band in bands(width, w):
-            narrow[:, band.target] = rows[:, band.source] @ band.weights.T
-        rows = narrow
-    planes = rows.reshape(channels, height, w)
-    if height == h:
-        return planes
-    resized = np.empty((channels, h, w), np.float32)
-    for band in bands(height, h):
-        np.matmul(band.weights, planes[:, band.source], out=resized[:, band.target])
+    planes = image if image.shape[2] == size[1] else _columns(image, size[1])
+    return planes if image.shape[1] == size[0] else _rows(planes, size[0])
+
+
+def _columns(image: np.ndarray, after: int) -> np.ndarray:
+    """(C, H, W) -> (C, H, `after`)."""
+    channels, height, before = image.shape
+    rows = image.reshape(-1, before)
+    resized = np.empty((len(rows), after), np.float32)
+    for band in bands(before, after):
+        step = max(SMALL // band.weights.size, 1)
+        whole = len(rows) // step * step
+        for part, count in ((slice(whole), step), (slice(whole, None), len(rows) - whole)):
+            if count:
+                source = rows[part].reshape(-1, count, before)[..., band.source]
+                np.matmul(source, band.weights.T, out=resized[part].reshape(-1, count, after)[..., band.target])
+    return resized.reshape(channels, height, after)
+
+
+def _rows(image: np.ndarray, after: int) -> np.ndarray:
+    """(C, H, W) -> (C, `after`, W)."""
+    channels, before, width = image.shape
+    resized = np.empty((channels, after, width), np.float32)
+    for band in bands(before, after):
+        step = max(SMALL // band.weights.size, 1)
+        for left in range(0, width, step):
+            columns = slice(left, left + step)
+            np.matmul(band.weights, image[:, band.source, columns], out=resized[:, band.target, columns])
     return resized
 
 
