@@ -1,15 +1,20 @@
-"""adcore-runtime beside torch, in the same run: preprocessing, and one image from a new process."""
+"""adcore-runtime beside torch, in the same run: preprocessing, the start of a process, and one image in a loop."""
 
 import subprocess
 import sys
 import time
 from statistics import median
 
+import adcore
+import adcore_runtime
 import numpy as np
 import pytest
 import torch
-from adcore.preprocess import Preprocess
+from adcore.artifact import Artifact
+from adcore.inference.predictor import Predictor
+from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from adcore_runtime import preprocess
+from adcore_runtime.onnx_file import with_record
 
 
 def milliseconds(function, image):
@@ -45,3 +50,58 @@ def test_the_runtime_starts_in_a_fifth_of_torchs_time(benchmark):
     ratio = min(start(runtime) for _ in range(5)) / min(start("import torch, timm") for _ in range(5))
     print(f"\n{ratio:.2f} of the time in which torch and timm are imported")
     assert ratio < 0.2
+
+
+class Graph(torch.nn.Module):
+    """Normalisation and model."""
+
+    def __init__(self, model, preprocessing):
+        super().__init__()
+        self.model = model
+        mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, images):
+        prediction = self.model((images - self.mean) / self.std)
+        return prediction.score, prediction.anomaly_map
+
+
+def exported(artifact, path):
+    """Write `artifact` as an ONNX file."""
+    preprocessing = artifact.preprocess
+    with torch.no_grad():
+        program = torch.onnx.export(
+            Graph(artifact.model, preprocessing).eval(),
+            (torch.rand(1, 3, *preprocessing.output_size),),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["score", "anomaly_map"],
+        )
+    record = {"format": 1, "preprocess": preprocessing.to_dict(), "calibration": {}, "camera": None}
+    path.write_bytes(with_record(program.model_proto.SerializeToString(), record))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "bar"),
+    [
+        ("stfpm-efficientnet-lite0", {"weights": "random"}, 1 / 1.3),
+        ("efficientad-small", {"teacher": "random"}, 1 / 1.3),
+    ],
+)
+def test_one_image_takes_less_time_than_with_torch(benchmark, tmp_path, name, settings, bar):
+    pytest.importorskip("onnxscript", reason="pip install onnx onnxscript")
+    model = adcore.create_model(name, **settings).eval()
+    model.fitted = True
+    stored = Preprocess(size=(256, 256), mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    artifact = Artifact(model, stored)
+    path = exported(artifact, tmp_path / "model.onnx")
+    image = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    with_torch, without = Predictor(artifact), adcore_runtime.load(path)
+    expected = with_torch.predict(image).score
+    assert without.predict(image).score == pytest.approx(expected, rel=1e-3)
+    benchmark.pedantic(without.predict, (image,), rounds=5)
+    ratio = milliseconds(without.predict, image) / milliseconds(with_torch.predict, image)
+    print(f"\n{name}: {ratio:.2f} of torch's time")
+    assert ratio < bar

@@ -206,3 +206,14 @@ def test_a_size_that_the_fused_form_cannot_run_is_run_unfused(caplog):
             assert torch.equal(frozen(images(1, 3, 32, 32))[0], net(images(1, 3, 32, 32))[0])
     (line,) = [record.message for record in caplog.records]
     assert "could not create a memory" in line
+
+
+def test_an_export_holds_the_networks_own_layers():
+    extractor = FeatureExtractor("resnet18", ("layer1",), weights="random").eval()
+    extractor(images(1, 3, 64, 64))  # fused from here on
+    with torch.no_grad():
+        program = torch.export.export(extractor, (images(1, 3, 64, 64),))
+    assert "mkldnn" not in program.graph_module.code
+    torch.testing.assert_close(
+        program.module()(images(1, 3, 64, 64)), extractor(images(1, 3, 64, 64)), rtol=1e-4, atol=1e-4
+    )
