@@ -92,10 +92,11 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dic
         try:
             save_file(dict(tensors), temporary, metadata=metadata)
         except SafetensorError as error:
-            number = re.search(r"\(os error (\d+)\)", str(error))
-            if number is None:
+            found = re.search(r"\(os error (\d+)\)|Os { code: (\d+)", str(error))  # newer and older safetensors
+            if found is None:
                 raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+            number = int(found[1] or found[2])
+            raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def sha256_file(path: str | Path) -> str:

@@ -178,6 +178,7 @@ class Frozen:
         self.owners = [group for m in net.modules() for group in (m._parameters, m._buffers) if group]
         self.made_from: list[tuple[int, int]] | None = None
         self.fused: nn.Module | None = None
+        self.refused: set[torch.Size] = set()  # (H, W) of images that the fused form cannot take
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "made_from": None, "fused": None}  # a copy makes its own
@@ -191,12 +192,12 @@ class Frozen:
         ):  # torch.export: other runtimes have no oneDNN operators, and fuse for themselves
             return self.net(images)
         self.warm_up()
-        if self.fused is not None:
+        if self.fused is not None and images.shape[-2:] not in self.refused:
             try:
                 return self.fused(images)
             except RuntimeError as error:  # oneDNN of older versions of torch lacks some shapes
                 _say(type(self.net).__name__, f"{type(error).__name__}: {error}".splitlines()[0])
-                self.fused = None
+                self.refused.add(images.shape[-2:])  # other sizes stay fused: each size always gives the same values
         return self.net(images)
 
     @torch.no_grad()
