@@ -25,6 +25,7 @@ ROOMS = [
     "artifact bundle",
     "training",
     "inference request",
+    "prepared",
     "run_results testing training_run",
     "pipeline",
     "api experiments",

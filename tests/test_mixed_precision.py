@@ -25,7 +25,7 @@ SHORT = {
     ],
 )
 def test_the_first_epoch_is_nearly_that_of_single_precision(card, settings, monkeypatch):
-    monkeypatch.setattr("adcore.training.trainer.has_mixed_precision", lambda device: True)
+    monkeypatch.setattr("adcore.training.device.has_mixed_precision", lambda device: True)
     single, mixed = (
         fit_tiny(card, epochs=1, precision=precision, **settings)[1].history[0] for precision in ("float32", "mixed")
     )

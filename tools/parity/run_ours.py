@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> dict:
     from adcore.cli.common import parse_settings
     from adcore.data.samples import Sample, select
     from adcore.evaluation.score import score_samples
+    from adcore.prepared import prepare_run
     from adcore.registry import create_model, open_dataset
     from adcore.request import DataChoice, choose_model
     from adcore.training.device import seed_everything
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> dict:
     model = create_model(choice.card.name, **choice.config)
     data = DataChoice(layout, root, category)
     checkpoints = arguments.out / "checkpoints"
-    summary, _ = train_model(model, choice, data, reader, reader.samples(category), device, checkpoints=checkpoints)
+    summary, _ = train_model(model, prepare_run(choice, data), device, checkpoints=checkpoints)
     report["fit_seconds"] = summary.seconds
     report["fit_seconds_with_building"] = time.perf_counter() - started
     report["peak_mb_after_fit"] = peak_mb()

@@ -13,6 +13,7 @@ from adcore.experiments.conditions import check_condition, load_conditions, mode
 from adcore.experiments.reading import RawCondition
 from adcore.experiments.record import read_condition, write_condition
 from adcore.experiments.session import plan_runs
+from adcore.prepared import prepare_run
 from adcore.registry import create_model
 
 
@@ -68,7 +69,7 @@ def test_the_keys_that_users_write_reach_the_settings(root) -> None:
         "resize_method": "keep_aspect", "num_workers": 1, "seed": 5, "val_split_mode": "from_test",
         "val_split_ratio": 0.5, "weights": "random", "layers": ["layer1"],
     }  # fmt: skip
-    condition = load_conditions(write(root, {"x": config(root, **keys)}))[0]
+    condition = load_conditions(write(root, {"x": config(root, model_type="stfpm-resnet18", **keys)}))[0]
     plan, preprocess = condition.choice.plan, condition.choice.preprocess
     assert (plan.epochs, plan.max_steps, plan.patience, plan.learning_rate, plan.seed) == (7, 30, 3, 0.01, 5)
     assert (plan.optimizer, plan.weight_decay, plan.batch_size, plan.num_workers) == ("adamw", 0.1, 4, 1)
@@ -136,7 +137,7 @@ def test_five_mistakes_are_five_messages_with_condition_and_key(root, run_cli) -
         ({"optimizer": "adagrid"}, "optimizer: unknown optimizer"),
         ({"scheduler": {"type": "stairs"}}, "scheduler: unknown scheduler type"),
         ({"resize_method": "stretch"}, "resize_method: unknown resize"),
-        ({"early_stopping_patience": 3}, "val_split_mode"),
+        ({"model_type": "stfpm-resnet18", "early_stopping_patience": 3}, "early_stopping_patience: .*val_split_mode"),
         ({"target_domains": ["domain_A"]}, "is the source"),
         ({"target_domains": "auto", "val_split_mode": "from_train"}, "source's test set validates"),
         ({"max_epochs": 3, "epochs": 4}, "max_epochs: stands beside epochs"),
@@ -248,3 +249,79 @@ def test_a_key_with_the_name_of_a_python_parameter_is_a_mistake_like_any_other()
     condition, mistakes = check_condition(RawCondition("odd", config, ""))
     assert condition is None
     assert any(text.startswith("model_type: ") for text in mistakes)
+
+
+def settled(root: Path, **more: object):
+    """The plan that the run of a condition makes, and the notes that its result will have."""
+    (condition,) = load_conditions(write(root, {"x": config(root, **more)}))
+    run = prepare_run(condition.choice, condition.data())
+    return run.choice.plan, run.notes
+
+
+TRAINED = {"model_type": "stfpm-resnet18", "weights": "random", "early_stopping_patience": 2}
+
+
+@pytest.mark.parametrize(
+    ("more", "watched"),
+    [
+        ({"val_split_mode": "from_train"}, "val_loss"),
+        ({"val_split_ratio": 0.5}, "val_loss"),  # a ratio alone is of the training images
+        ({"val_split_mode": "from_test"}, "val_image_auroc"),
+        ({"val_split_mode": "from_test", "monitor": "val_loss"}, "val_loss"),
+        ({"target_domains": "auto"}, "val_image_auroc"),
+        ({"target_domains": "auto", "val_split_ratio": 0.1}, "val_image_auroc"),
+        ({"source_domain": "all", "val_split_mode": "from_test"}, "val_image_auroc"),
+        ({"source_domain": "all", "val_split_ratio": 0.1}, "val_loss"),
+    ],
+)
+def test_patience_watches_what_the_validation_images_allow(root, more, watched) -> None:
+    plan, notes = settled(root, **TRAINED, **more)
+    assert (plan.monitor, plan.patience, notes) == (watched, 2, [])
+
+
+def test_a_source_whose_test_images_are_all_normal_is_watched_by_its_loss(root) -> None:
+    for file in (root / "domain_A" / "test" / "fault").iterdir():
+        file.unlink()
+    assert settled(root, **TRAINED, target_domains="auto")[0].monitor == "val_loss"
+
+
+def test_one_pass_models_leave_out_what_they_share_a_base_for_and_say_so(root) -> None:
+    shared = {"max_epochs": 9, "early_stopping_patience": 2, "learning_rate": 0.1, "optimizer": "adamw"}
+    plan, notes = settled(root, target_domains="auto", weights="random", **shared)
+    assert (plan.epochs, plan.patience, plan.monitor, plan.learning_rate, plan.optimizer) == (1, None, None, None, None)
+    assert notes == ["padim-resnet18 learns in one pass and does not use epochs, patience, learning_rate, optimizer"]
+    assert settled(root, max_epochs=1, weights="random")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({**TRAINED, "monitor": "val_image_auroc", "val_split_mode": "from_train"}, "monitor: .*normal and anomalous"),
+        ({"model_type": "stfpm-resnet18", "target": 0.9, "val_split_mode": "from_train"}, "target: .*normal and anom"),
+        ({**TRAINED, "monitor": "val_loss"}, "monitor: .*needs validation images"),
+        ({**TRAINED, "layers": ["layer9"]}, "config: .*layer9"),
+        ({"model_type": "supersimplenet-supervised", "weights": "random"}, "dataset_root: .*labelled anomalies"),
+    ],
+)
+def test_the_check_makes_what_the_run_makes(root, more, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settled(root, **more)
+
+
+def test_too_few_images_to_split_are_found_before(root) -> None:
+    (root / "domain_A" / "train" / "good" / "1.tiff").unlink()
+    with pytest.raises(ConfigError, match="val_split_mode: cannot take validation images from 1 train images"):
+        load_conditions(write(root, {"x": config(root, val_split_ratio=0.1)}))
+
+
+def test_missing_weights_are_a_note_of_a_dry_run_and_stop_a_real_one(root, run_cli) -> None:
+    path = write(root, {"x": config(root), "y": config(root, weights="random")})
+    code, out, err = run_cli("run", path, "--dry-run")
+    assert code == 0
+    assert "note: condition 'x': no weights for backbone 'resnet18'" in err
+    assert "'y'" not in err
+    assert "2 runs" in out
+    code, _, err = run_cli("run", path, "--out", root.parent / "results")
+    assert code == 2
+    assert "nothing was started" in err
+    assert not (root.parent / "results").exists()

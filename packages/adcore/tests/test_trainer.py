@@ -353,14 +353,14 @@ def test_gradients_are_clipped_and_watched() -> None:
 
 
 def test_mixed_precision_without_the_instructions_is_refused_not_ignored(monkeypatch) -> None:
-    monkeypatch.setattr("adcore.training.trainer.has_mixed_precision", lambda device: False)
+    monkeypatch.setattr("adcore.training.device.has_mixed_precision", lambda device: False)
     with pytest.raises(ConfigError, match="precision=mixed needs CUDA or a CPU with bfloat16"):
         trainer(Plan(precision="mixed"))
 
 
 def test_mixed_precision_learns_about_the_same_and_resumes_to_the_last_bit(tmp_path, monkeypatch) -> None:
     """Also on a CPU without bfloat16 instructions, which is slower."""
-    monkeypatch.setattr("adcore.training.trainer.has_mixed_precision", lambda device: True)
+    monkeypatch.setattr("adcore.training.device.has_mixed_precision", lambda device: True)
     plan = Plan(epochs=3, checkpoint_seconds=0, precision="mixed")
     mixed, summary = run(plan=plan)
     _, expected = run()

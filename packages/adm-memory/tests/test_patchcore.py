@@ -32,7 +32,7 @@ def test_the_bank_is_a_coreset_of_the_patches() -> None:
 
 
 def test_what_is_learned_in_one_pass_stays_exact_in_mixed_precision(monkeypatch) -> None:
-    monkeypatch.setattr("adcore.training.trainer.has_mixed_precision", lambda device: True)
+    monkeypatch.setattr("adcore.training.device.has_mixed_precision", lambda device: True)
     banks = [
         fit_tiny("patchcore-resnet18", weights="random", precision=precision)[0].memory_bank
         for precision in ("float32", "mixed")

@@ -10,11 +10,11 @@ from adcore import pipeline
 from adcore.cards import card_for
 from adcore.model import AnomalyModel
 from adcore.registry import check_data_options, open_dataset, register
-from adcore.request import DataChoice, choose_model, parse_data
+from adcore.request import DataChoice, choose_model, parse_data, validation_split
 from adcore.run_results import RunResult
 from adcore.settings import settings
 
-_DATA_KEYS = {"val_split": "val_split", "val_ratio": "val_ratio", "skip_bad": "skip_bad", "data_options": "options"}
+_DATA_KEYS = {"skip_bad": "skip_bad", "data_options": "options"}
 _RUN_KEYS = ("device", "overwrite", "threshold", "include_backbone", "callbacks", "resume", "tensorboard")
 
 
@@ -50,6 +50,7 @@ def train_models(
 ) -> list[RunResult]:
     """Train each of `models` on each category; every setting of every run is checked before the first one starts."""
     data_settings = {field: settings_.pop(key) for key, field in _DATA_KEYS.items() if key in settings_}
+    data_settings |= validation_split(settings_.pop("val_split", None), settings_.pop("val_ratio", None))
     run_options = {key: settings_.pop(key) for key in _RUN_KEYS if key in settings_}
     run_options.setdefault("device", settings().device)
     if num_epochs is not None:

@@ -13,12 +13,12 @@ from typing import Any
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
 from adcore.data.audit import training_notes
-from adcore.data.samples import DatasetReader, Sample, select
-from adcore.data.splits import split_validation
+from adcore.data.samples import DatasetReader, select
 from adcore.errors import DataError
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.files import folder_lock, new_folder, remove_leftovers, removed_on_failure, sha256_file
+from adcore.prepared import prepare_run, samples_of
 from adcore.registry import create_model, open_dataset
 from adcore.request import DataChoice, ModelChoice
 from adcore.run_results import RunResult, clear, fit_record, run_record, write_results
@@ -27,10 +27,8 @@ from adcore.training.device import pick_device, seed_everything
 from adcore.training.logs import DetailLog, TensorBoardLogs
 from adcore.training_run import train_model
 
-ALL = "all"  # as a category: one model over all of them
 THRESHOLD = "f1_percentile"
 BEGUN = ("training_detail.log", "tensorboard_logs", "checkpoints")  # what a run writes before its first checkpoint
-HOLD_OUT = 0.1  # part of the training images kept for calibration when there is nothing else
 
 
 def run_folder(output: Path, *parts: str) -> Path:
@@ -83,10 +81,9 @@ def training(
     On a failure nothing is left but the checkpoints of a fit that `resume` continues.
     """
     chosen_device = pick_device(device)
-    reader = open_dataset(data.dataset, str(data.root), **data.options)
-    reader.needs_training = choice.card.training != "none"
-    samples, notes = split_samples(samples_of(reader, data.category), data, choice.plan.seed)
-    notes += training_notes(samples, choice.card.supervised)
+    run = prepare_run(choice, data)
+    choice, reader, samples = run.choice, run.reader, run.samples
+    notes = [*run.notes, *training_notes(samples, choice.card.supervised)]
     last = folder / "checkpoints" / "last.safetensors"
     callbacks = list(callbacks)
     with folder_lock(folder), removed_on_failure(folder, unless=last), _closing(callbacks):
@@ -98,12 +95,10 @@ def training(
         remove_leftovers(folder, last.parent.name, "visualizations")
         seed_everything(choice.plan.seed)
         model = create_model(choice.card.name, **choice.config)
-        callbacks.append(DetailLog(folder / "training_detail.log", append=resume))
+        callbacks.append(DetailLog(folder / "training_detail.log", append=resume, notes=notes))
         if tensorboard:
             callbacks.append(TensorBoardLogs(folder / "tensorboard_logs"))
-        fitted, skipped = train_model(
-            model, choice, data, reader, samples, chosen_device, callbacks, last.parent, resume and last.is_file()
-        )
+        fitted, skipped = train_model(model, run, chosen_device, callbacks, last.parent, resume and last.is_file())
         progress = _progress_of(callbacks)
         scorings = {
             split: score_samples(
@@ -124,16 +119,16 @@ def training(
         artifact = Artifact(model, choice.preprocess, calibration, summary)
         clear(folder, artifacts.MODEL_FILE)
         header = artifacts.save(folder / artifacts.MODEL_FILE, artifact, include_backbone)
-        run = run_record(artifact, data, scorings["test"], summary["counts"], notes) | fit_record(choice, fitted)
+        record = run_record(artifact, data, scorings["test"], summary["counts"], notes) | fit_record(choice, fitted)
         if scorings["val"].images:
             measured = evaluation.measure(scorings["val"], artifact.threshold)
-            run |= {"val": measured.to_dict(), "val_image_auroc": measured.values.get("image_auroc")}
-            run["timings"]["ms_per_image"] = scorings["test"].ms_per_image or scorings["val"].ms_per_image
-        run["timings"]["fit_seconds"] = fitted.seconds
-        run["backbones"] = header["backbones"]
-        run["skipped"] = [*skipped, *(entry for scoring in scorings.values() for entry in scoring.skipped)]
-        run["artifact_sha256"] = sha256_file(folder / artifacts.MODEL_FILE)
-        yield Trained(folder, artifact, reader, scorings, run)
+            record |= {"val": measured.to_dict(), "val_image_auroc": measured.values.get("image_auroc")}
+            record["timings"]["ms_per_image"] = scorings["test"].ms_per_image or scorings["val"].ms_per_image
+        record["timings"]["fit_seconds"] = fitted.seconds
+        record["backbones"] = header["backbones"]
+        record["skipped"] = [*skipped, *(entry for scoring in scorings.values() for entry in scoring.skipped)]
+        record["artifact_sha256"] = sha256_file(folder / artifacts.MODEL_FILE)
+        yield Trained(folder, artifact, reader, scorings, record)
 
 
 def only_begun(folder: Path) -> bool:
@@ -172,25 +167,6 @@ def evaluate(
         run = run_record(artifact, data, scoring, counts) | {"training": artifact.training, "skipped": scoring.skipped}
         clear(folder)
         return write_results(folder, run, scoring, reader, artifact)
-
-
-def samples_of(reader: DatasetReader, category: str) -> list[Sample]:
-    """The samples of one category, or with "all" of every one (unless a category is called so)."""
-    categories = reader.categories() if category == ALL else []
-    if category == ALL and ALL not in categories:
-        return [sample for name in categories for sample in reader.samples(name)]
-    return reader.samples(category)
-
-
-def split_samples(samples: list[Sample], data: DataChoice, seed: int) -> tuple[list[Sample], list[str]]:
-    """Apply the wanted validation split; where there is nothing to calibrate on, hold out training images and say so."""
-    if data.val_split != "none":
-        return split_validation(samples, data.val_split, data.val_ratio, seed), []
-    if not select(samples, "test") and not select(samples, "val"):
-        held_out = split_validation(samples, "from_train", HOLD_OUT, seed)
-        count = len(select(held_out, "val"))
-        return held_out, [f"no test images: {count} training images were held out to choose the threshold on"]
-    return samples, []
 
 
 @contextmanager

@@ -10,11 +10,13 @@ from adcore.cards import ModelCard
 from adcore.config import checked_config, config_fields, unknown_key_message
 from adcore.data.splits import SplitMode
 from adcore.errors import ConfigError
+from adcore.model import AnomalyModel
 from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, RESIZE_METHODS, Preprocess
 from adcore.registry import backbone_card, model_card, model_class
 from adcore.settings import settings
-from adcore.training.plan import Plan
+from adcore.training.plan import UNUSED_IN_ONE_PASS, Plan
 
+VAL_RATIO = 0.2  # part of the images that a validation split takes
 MAX_SIDE = 2**14  # pixels
 PREPROCESS_KEYS = ("image_size", "crop_size", "normalization", "resize", "channels", "value_range")
 PLAN_KEYS = tuple(key for key in Plan.model_fields if key != "steps_per_epoch")
@@ -29,7 +31,7 @@ class DataChoice:
     category: str
     options: dict[str, Any] = field(default_factory=dict)  # of the reader
     val_split: SplitMode = "none"
-    val_ratio: float = 0.2
+    val_ratio: float = VAL_RATIO
     skip_bad: bool = False
 
 
@@ -41,6 +43,13 @@ class ModelChoice:
     config: dict[str, Any]
     plan: Plan
     preprocess: Preprocess
+    notes: tuple[str, ...] = ()  # settings that this model does not use
+
+
+def validation_split(mode: SplitMode | None, ratio: float | None) -> dict[str, Any]:
+    """`val_split` and `val_ratio` of a DataChoice: a ratio alone takes validation images from the training images."""
+    default = "none" if ratio is None else "from_train"
+    return {"val_split": mode or default, "val_ratio": VAL_RATIO if ratio is None else ratio}
 
 
 def parse_data(spec: str) -> tuple[str, Path]:
@@ -65,11 +74,17 @@ def choose_model(name: str, overrides: dict[str, Any]) -> ModelChoice:
     config = checked_config(card, kind, {k: v for k, v in overrides.items() if k in fields})
     plan_overrides = {k: v for k, v in overrides.items() if k in PLAN_KEYS and k not in fields}
     plan = Plan.for_card(card, **{"seed": settings().seed, **plan_overrides})
+    given = {key: value for key, value in plan_overrides.items() if key in UNUSED_IN_ONE_PASS}
+    unused = [key for key, value in given.items() if value not in (None, Plan.model_fields[key].default)]
+    notes = ()
+    if kind.configure_optimizers is AnomalyModel.configure_optimizers:
+        plan = plan.in_one_pass()
+        notes = (f"{card.name} learns in one pass and does not use {', '.join(unused)}",) if unused else ()
     chosen = {key: overrides[key] for key in PREPROCESS_KEYS if key in overrides}
     preprocess = make_preprocess(card, config, **chosen)
     if all(config.get(key) == value for key, value in card.config.items()):  # another backbone may need other sizes
         _check_multiple(card, preprocess)
-    return ModelChoice(card, config, plan, preprocess)
+    return ModelChoice(card, config, plan, preprocess, notes)
 
 
 def _check_multiple(card: ModelCard, preprocess: Preprocess) -> None:

@@ -19,8 +19,8 @@ from adcore.errors import WeightsError
 from adcore.registry import backbone_card
 from adcore.settings import settings
 
-# how weights are found: as the setting says, by the backbone's name alone, or not at all
-_source: ContextVar[Literal["setting", "name", "nowhere"]] = ContextVar("source", default="setting")
+# how weights are found: as the setting says (and loaded, or not), by the backbone's name alone, or not at all
+_source: ContextVar[Literal["setting", "found", "name", "nowhere"]] = ContextVar("source", default="setting")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,16 @@ def stored_weights(inside: bool) -> Iterator[None]:
         _source.reset(token)
 
 
+@contextmanager
+def weights_only_found() -> Iterator[None]:
+    """Inside this context, the weights of backbones are looked for as the settings say, and not loaded."""
+    token = _source.set("found")
+    try:
+        yield
+    finally:
+        _source.reset(token)
+
+
 def create_backbone(name: str, weights: str = "pretrained", frozen: bool = True, **timm_options: Any) -> nn.Module:
     """A network with the weights of backbone `name`.
 
@@ -59,9 +69,10 @@ def create_backbone(name: str, weights: str = "pretrained", frozen: bool = True,
     if weights == "random" or _source.get() == "nowhere":
         info = WeightsInfo(card.name, "random", None, inside=True)
     else:
-        named = weights != "pretrained" and _source.get() == "setting"
+        named = weights != "pretrained" and _source.get() in ("setting", "found")
         found = resolve(name, weights if named else None)
-        load_weights(net, found)
+        if _source.get() != "found":
+            load_weights(net, found)
         info = WeightsInfo(card.name, found.path.name, found.sha256, inside=named)
     if frozen:
         net.requires_grad_(False).eval()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from threading import RLock
 from typing import Any
@@ -52,7 +53,14 @@ class _NoDrawing(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Inside this context, networks are built without memory for their weights."""
+    with torch.device("meta"), _NoDrawing():
+        yield
+
+
 def describe_network(card: BackboneCard, **options: Any) -> nn.Module:
     """The same network without memory for its weights: for its names, shapes and counts."""
-    with torch.device("meta"), _NoDrawing():
+    with without_memory():
         return create_network(card, **options)

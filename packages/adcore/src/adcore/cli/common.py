@@ -67,13 +67,13 @@ def choose_data(
     pairs_of_data: tuple[str, ...],
     metadata: str | None,
     skip_bad: bool,
-    val_split: str = "none",
-    val_ratio: float = 0.2,
+    val_split: str | None = None,
+    val_ratio: float | None = None,
 ) -> Any:
     """The DataChoice that the options name; the category may be left out where there is one only."""
     from adcore.errors import ConfigError
     from adcore.registry import check_data_options, open_dataset
-    from adcore.request import DataChoice, parse_data
+    from adcore.request import DataChoice, parse_data, validation_split
 
     name, root = parse_data(data)
     options = parse_settings(pairs_of_data, "--data-option")
@@ -87,7 +87,7 @@ def choose_data(
                 f"{root} has {len(categories)} categories, choose with --category: {', '.join(categories)}"
             )
         category = categories[0]
-    return DataChoice(name, root, category, options, val_split, val_ratio, skip_bad)
+    return DataChoice(name, root, category, options, **validation_split(val_split, val_ratio), skip_bad=skip_bad)
 
 
 def parse_settings(pairs: tuple[str, ...], option: str = "--set") -> dict[str, Any]:

@@ -72,12 +72,15 @@ def command(
     chosen: list[tuple[int, Condition]] = []
     if conditions:
         chosen = _choose(load_conditions(conditions), ids, _seeds(seeds), repeat or 1)
+        _check_weights(chosen, dry_run)
         if dry_run and executor != "local":  # a dry run starts no engine
             return _list_runs(chosen, f"through {executor}")
     count = len(chosen) if conditions else len(load_session(resume).runs)
     engine = open_executor(executor, parse_settings(executor_option, "--executor-option"))
     try:
         slots = engine.slots(gpus, jobs, count)
+        if engine.here:
+            _check_devices(chosen, [slot.device for slot in slots])
         if wait_idle:
             need_gpus(slots)
         idle = IdleGpus(idle_use, idle_memory) if wait_idle else None
@@ -92,6 +95,30 @@ def command(
         _run(Runner(session, slots, engine, idle, stopped=_reader_is_gone))
     finally:
         engine.close()
+
+
+def _check_weights(chosen: list[tuple[int, Condition]], dry_run: bool) -> None:
+    """Weights that are not on this machine are a note of a dry run, and refused before a session begins."""
+    from adcore.errors import WeightsError
+
+    missing = {condition.name: condition.missing for _, condition in chosen if condition.missing}
+    lines = [f"condition '{name}': {text}" for name, text in missing.items()]
+    if lines and not dry_run:
+        raise WeightsError("\n".join([f"weights of {len(lines)} conditions are missing, nothing was started", *lines]))
+    for line in lines:
+        click.echo(f"note: {line}", err=True)
+
+
+def _check_devices(chosen: list[tuple[int, Condition]], devices: list[str]) -> None:
+    """Refuse a precision that a device of this machine does not have."""
+    import torch
+
+    from adcore.experiments.slots import CPU
+    from adcore.training.device import check_precision
+
+    for _, condition in chosen:
+        for device in set(devices):
+            check_precision(condition.choice.plan.precision, torch.device(CPU if device == CPU else "cuda"))
 
 
 def _reader_is_gone() -> bool:

@@ -17,8 +17,8 @@ from adcore.cli.common import apply_globals, choose_data, data_options, parse_se
 @click.option("--batch-size", type=int)
 @click.option("--seed", type=int)
 @click.option("--num-workers", type=int, help="Processes that read images.")
-@click.option("--val-split", type=click.Choice(["none", "from_train", "from_test"]), default="none", show_default=True)
-@click.option("--val-ratio", type=float, default=0.2, show_default=True, help="Part that --val-split takes.")
+@click.option("--val-split", type=click.Choice(["none", "from_train", "from_test"]), help="Validation images.")
+@click.option("--val-ratio", type=float, help="Part that --val-split takes [0.2]; alone it means from_train.")
 @click.option(
     "--threshold",
     type=click.Choice(["f1_percentile", "f1_grid", "youden", "normal_p95"]),
@@ -45,8 +45,8 @@ def command(
     batch_size: int | None,
     seed: int | None,
     num_workers: int | None,
-    val_split: str,
-    val_ratio: float,
+    val_split: str | None,
+    val_ratio: float | None,
     threshold: str,
     resume: bool,
     tensorboard: bool,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from adcore.data.samples import select
-from adcore.errors import AdcoreError, ConfigError, suggest
+from adcore.errors import AdcoreError, ConfigError, WeightsError, suggest
 from adcore.experiments.reading import LINE, RawCondition, read_conditions, short
+from adcore.prepared import check_model, prepare_run
 from adcore.registry import check_data_options, list_models, open_dataset
-from adcore.request import DataChoice, ModelChoice, choose_model
+from adcore.request import DataChoice, ModelChoice, choose_model, validation_split
 
 ALL = "all"  # as source_domain: one model over all domains
 RENAMED = {  # what users write -> the name of the setting
@@ -37,8 +39,8 @@ class ConditionConfig(BaseModel):
     dataset_root: Path
     source_domain: str = Field(validation_alias=AliasChoices("source_domain", "domain", "category"))
     target_domains: list[str] | Literal["auto"] | None = None
-    val_split_mode: Literal["none", "from_train", "from_test"] = "none"
-    val_split_ratio: float = Field(0.2, gt=0, lt=1)
+    val_split_mode: Literal["none", "from_train", "from_test"] | None = None  # a ratio alone means from_train
+    val_split_ratio: float | None = Field(None, gt=0, lt=1)
     threshold: Literal["f1_percentile", "f1_grid", "youden", "normal_p95"] = "f1_percentile"
     skip_bad: bool = False
     data_options: dict[str, Any] = Field(default_factory=dict)  # of the dataset's reader
@@ -65,6 +67,7 @@ class Condition:
     config: ConditionConfig
     choice: ModelChoice
     targets: tuple[str, ...]
+    missing: str = ""  # which weights are not on this machine, and where to get them
 
     @property
     def mode(self) -> Mode:
@@ -85,8 +88,7 @@ class Condition:
             config.dataset_root,
             domain or config.source_domain,
             config.data_options,
-            val_split=split,
-            val_ratio=config.val_split_ratio,
+            **validation_split(split, config.val_split_ratio),
             skip_bad=config.skip_bad,
         )
 
@@ -134,12 +136,20 @@ def check_condition(raw: RawCondition) -> tuple[Condition | None, list[str]]:
         root = Path(settings["dataset_root"]).expanduser().absolute()
     except RuntimeError:
         return None, [*mistakes, f"dataset_root: there is no home folder for {short(settings['dataset_root'])}"]
-    targets, wrong = _check_domains(config, root, choice)
+    targets, wrong = _check_domains(config, root)
     mistakes += wrong
     if mistakes or choice is None:
         return None, mistakes
     config = config.model_copy(update={"dataset_root": root})
-    return Condition(raw.name, raw.description, raw.config, config, choice, targets), []
+    condition = Condition(raw.name, raw.description, raw.config, config, choice, targets)
+    mistakes, missing = _check_run(condition), ""
+    try:
+        check_model(choice)
+    except WeightsError as error:
+        missing = str(error)
+    except AdcoreError as error:
+        mistakes.append(f"config: {error}")
+    return (None if mistakes else replace(condition, missing=missing)), mistakes
 
 
 def with_seed(condition: Condition, seed: int) -> Condition:
@@ -181,17 +191,14 @@ def _check_model(config: ConditionConfig) -> tuple[ModelChoice | None, list[str]
     return None, mistakes or [f"config: {whole}"]
 
 
-def _check_domains(
-    config: ConditionConfig, root: Path, choice: ModelChoice | None
-) -> tuple[tuple[str, ...], list[str]]:
+def _check_domains(config: ConditionConfig, root: Path) -> tuple[tuple[str, ...], list[str]]:
     """The target domains, and what is wrong with dataset, folder, source or targets."""
     try:
         check_data_options(config.dataset, config.data_options)
     except AdcoreError as error:
         return (), [f"{'data_options' if 'unknown dataset' not in str(error) else 'dataset'}: {error}"]
     try:
-        reader = open_dataset(config.dataset, str(root), **config.data_options)
-        known = reader.categories()
+        known = open_dataset(config.dataset, str(root), **config.data_options).categories()
     except (AdcoreError, OSError) as error:  # a name that is too long, a folder that may not be read
         return (), [f"dataset_root: {error}"]
     source, wanted, mistakes = config.source_domain, config.target_domains, []
@@ -216,25 +223,38 @@ def _check_domains(
         targets = tuple(name for name in known if name != source) if wanted == "auto" else ()
         if wanted == "auto" and not targets:
             mistakes.append(f"target_domains: {root} has no domain but '{source}'")
-    if targets and config.val_split_mode != "none":
+    if targets and config.val_split_mode not in (None, "none"):
         mistakes.append("val_split_mode: with target_domains the source's test set validates; leave it out")
-    if mistakes:
-        return (), mistakes
-    try:
-        samples = [
-            sample for name in (known if source == ALL else [source, *targets]) for sample in reader.samples(name)
-        ]
-    except (AdcoreError, OSError) as error:
-        return (), [f"dataset_root: {error}"]
-    empty = [name for name in targets if not select([s for s in samples if s.category == name], "test")]
-    if empty:
-        return (), [f"target_domains: '{empty[0]}' has no test image"]
-    unwatched = choice and choice.plan.monitor and not targets and config.val_split_mode == "none"
-    if unwatched and not select(samples, "val"):
-        mistakes.append(
-            "early_stopping_patience: needs validation images; set val_split_mode to from_train or from_test"
-        )
     return targets, mistakes
+
+
+def _check_run(condition: Condition) -> list[str]:
+    """What is wrong with the images of the source and the targets, or with the plan that they allow."""
+    try:
+        run = prepare_run(condition.choice, condition.data())
+    except ConfigError as error:
+        return [f"{_written(condition, error)}: {error}"]
+    except (AdcoreError, OSError) as error:
+        split = condition.data().val_split in ("from_train", "from_test") and "validation images" in str(error)
+        return [f"{'val_split_mode' if split else 'dataset_root'}: {error}"]
+    try:
+        empty = [name for name in condition.targets if not select(run.reader.samples(name), "test")]
+    except (AdcoreError, OSError) as error:
+        return [f"dataset_root: {error}"]
+    if empty:
+        return [f"target_domains: '{empty[0]}' has no test image"]
+    if condition.config.tensorboard and find_spec("tensorboard") is None:
+        return ['tensorboard: TensorBoard is not installed: pip install "adcore[tensorboard]"']
+    if condition.mode == "multi" and not select(run.samples, "val"):
+        return [f"source_domain: '{condition.config.source_domain}' has no test image to validate on"]
+    return []
+
+
+def _written(condition: Condition, error: ConfigError) -> str:
+    """The key of the file that an error of the plan is about."""
+    about = str(error).split()[0]
+    keys = [key for key in condition.config.model_extra or {} if RENAMED.get(key, key) == about]
+    return keys[0] if keys else "val_split_mode"
 
 
 def _hint(name: str, known: Sequence[str]) -> str:

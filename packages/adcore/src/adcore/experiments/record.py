@@ -27,6 +27,7 @@ def write_condition(folder: Path, condition: Condition) -> None:
         "config": choice.config,
         "plan": choice.plan.model_dump(),
         "preprocess": choice.preprocess.to_dict(),
+        "notes": choice.notes,
         "targets": condition.targets,
     }
     record = {
@@ -49,6 +50,7 @@ def read_condition(folder: Path) -> Condition:
             dict(checked["config"]),
             Plan.model_validate(checked["plan"]),
             Preprocess.from_dict(checked["preprocess"]),
+            tuple(checked["notes"]),
         )
         settings, targets = ConditionConfig.model_validate(checked["settings"]), tuple(checked["targets"])
         return Condition(record["name"], record["description"], record["config"], settings, choice, targets)

@@ -38,6 +38,12 @@ def has_mixed_precision(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def check_precision(precision: str, device: torch.device) -> None:
+    """ConfigError for a precision that the device cannot train in."""
+    if precision == "mixed" and not has_mixed_precision(device):
+        raise ConfigError("precision=mixed needs CUDA or a CPU with bfloat16 instructions; use precision=float32")
+
+
 def at_least_single(x: Tensor) -> Tensor:
     """Half precision, as mixed precision gives it, becomes single; anything finer stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,10 @@ EVERY = 10.0  # seconds between two lines within an epoch
 
 
 class DetailLog(Callback):
-    """`training_detail.log`: what is fitted, losses in the middle and at the end of each epoch, validations, the end."""
+    """`training_detail.log`: what is fitted, notes, losses in the middle and at the end of each epoch, validations, the end."""
 
-    def __init__(self, path: Path, append: bool = False) -> None:
-        self.path, self.append = path, append
+    def __init__(self, path: Path, append: bool = False, notes: Sequence[str] = ()) -> None:
+        self.path, self.append, self.notes = path, append, notes
         self._file, self._last = None, 0.0
 
     def on_fit_start(self, trainer: Trainer) -> None:
@@ -29,6 +30,8 @@ class DetailLog(Callback):
         self._write(
             f"{name}: {fit.num_images} images, {parameters:,} trainable parameters, {fit.plan.total_steps} steps"
         )
+        for note in self.notes:
+            self._write(f"note: {note}")
         if fit.step:
             self._write(f"resumed at epoch {fit.epoch}, step {fit.step}")
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MAX_STEPS = 10**9  # far beyond any fit; larger numbers are mistakes
 MAX_BATCH = 2**16
 MAX_SEED = 2**32 - 1  # as in adcore.settings: what torch, NumPy and scikit-learn all take
+WATCHING = ("monitor", "patience", "min_delta", "target", "validate_every", "validate_every_steps")
+OPTIMIZING = ("learning_rate", "weight_decay", "optimizer", "scheduler", "clip_norm", "accumulate", "precision")
+UNUSED_IN_ONE_PASS = ("epochs", *OPTIMIZING, *WATCHING)  # by models that see each image once and have no optimizer
 
 
 class Plan(CheckedModel):
@@ -81,13 +84,36 @@ class Plan(CheckedModel):
         if unknown:
             raise ConfigError(unknown_key_message("training", unknown, sorted(cls.model_fields)))
         given = {key: value for key, value in overrides.items() if value is not None}
-        if "monitor" not in given and ("patience" in given or "target" in given):
-            given["monitor"] = "val_image_auroc"
         plan = _checked(cls, {"epochs": card.epochs, "batch_size": card.batch_size, **given})
         if plan.max_steps and "epochs" not in given:  # as many as the steps need
             plan = plan.model_copy(update={"epochs": max(card.epochs, plan.max_steps)})
         plan.check_optimization()
         return plan
+
+    def watching(self, images: bool, both_kinds: bool) -> Plan:
+        """The plan with its `monitor`, for a run that has validation `images`, and normal and anomalous ones or not.
+
+        A patience alone watches the image AUROC where both kinds are there, else the loss. A target alone is an AUROC.
+        Raises ConfigError for a plan that these images do not allow.
+        """
+        if self.monitor is None and self.patience is None and self.target is None:
+            return self
+        wanted = next(key for key in ("monitor", "patience", "target") if getattr(self, key) is not None)
+        if not images:
+            raise ConfigError(
+                f"{wanted} needs validation images; set --val-split (val_split_mode) to from_train or from_test"
+            )
+        monitor = self.monitor or ("val_image_auroc" if both_kinds or self.target is not None else "val_loss")
+        if monitor == "val_image_auroc" and not both_kinds:
+            raise ConfigError(
+                f"{wanted} needs normal and anomalous validation images; set --val-split (val_split_mode) to from_test, "
+                "or monitor to val_loss"
+            )
+        return self.model_copy(update={"monitor": monitor})
+
+    def in_one_pass(self) -> Plan:
+        """The plan of a model that learns in one pass: what such a model does not use is at its default."""
+        return self.model_copy(update={key: type(self).model_fields[key].default for key in UNUSED_IN_ONE_PASS})
 
     def check_optimization(self) -> None:
         """Build the user's optimizer and scheduler once, for a parameter of no model; ConfigError where one is wrong."""

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from adcore.batching import one_at_a_time
-from adcore.errors import ConfigError, TrainingError
+from adcore.errors import TrainingError
 from adcore.model import AnomalyModel, Batch, Fit, Optimization
 from adcore.training.callbacks import Callback
 from adcore.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
-from adcore.training.device import has_mixed_precision
+from adcore.training.device import check_precision
 from adcore.training.plan import Plan
 from adcore.training.stepping import Stepper
 from adcore.training.validation import EarlyStopping, Validate, validation_loss
@@ -40,6 +40,7 @@ class Trainer:
     """Fits one model. `train_loader` gives Batches, has a length, and may have `set_epoch(epoch, start)` and
     `one_by_one()`, which makes it give batches of one image.
 
+    `val_loss` is measured on `loss_loader`, or where there is none on `val_loader`.
     With `checkpoints`, a folder, the fit can be resumed after a kill: `identity` says what run the files belong to.
     """
 
@@ -52,6 +53,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         fixed_loader: Callable[[], Iterable[Batch]] | None = None,
         val_loader: Callable[[], Iterable[Batch]] | None = None,
+        loss_loader: Callable[[], Iterable[Batch]] | None = None,
         validate: Validate | None = None,
         callbacks: Sequence[Callback] = (),
         checkpoints: Path | None = None,
@@ -62,7 +64,10 @@ class Trainer:
         self.plan = plan.model_copy(update={"steps_per_epoch": len(train_loader)})
         if model.one_pass:
             self.plan = self._one_pass_plan()
+        else:
+            self.plan = self.plan.watching(val_loader is not None, validate is not None)
         self.validate, self.identity = validate, identity or {}
+        self.loss_loader = loss_loader or val_loader
         self.last = checkpoints / "last.safetensors" if checkpoints else None  # all that a resume needs
         self.best = checkpoints / "best.safetensors" if checkpoints else None  # the model of the best validation
         self.stop_reason: str | None = None
@@ -71,11 +76,11 @@ class Trainer:
         self.logs: dict[str, float] = {}
         self.sums: dict[str, float] = {}  # of the losses of the epoch's steps
         self.steps_in_epoch = 0
-        self.stopping = self._early_stopping(val_loader is not None)
-        if plan.precision == "mixed" and not has_mixed_precision(self.device):
-            raise ConfigError("precision=mixed needs CUDA or a CPU with bfloat16 instructions; use precision=float32")
+        watched, stops = self.plan.monitor, (self.plan.patience, self.plan.min_delta, self.plan.target)
+        self.stopping = EarlyStopping(watched, *stops) if watched else None
+        check_precision(self.plan.precision, self.device)
         # float16 on CUDA, bfloat16 on a CPU; models that learn in one pass need the features that prediction sees
-        self.autocast = torch.autocast(self.device.type, enabled=plan.precision == "mixed" and not model.one_pass)
+        self.autocast = torch.autocast(self.device.type, enabled=self.plan.precision == "mixed")
         self.stepper = Stepper({}, self.plan, self.device)
         self._last_save = time.monotonic()
         fixed = fixed_loader or (lambda: train_loader)
@@ -124,14 +129,13 @@ class Trainer:
     def _one_pass_plan(self) -> Plan:
         """One-pass models train for one epoch, on a CPU with batches of one image.
 
-        max_steps and validate_every_steps still count the batches that the user asked for.
+        max_steps still counts the batches that the user asked for.
         """
-        plan, changes = self.plan, {"epochs": 1}
+        plan, changes = self.plan.in_one_pass(), {}
         if one_at_a_time(self.device) and hasattr(self.train_loader, "one_by_one"):
             self.train_loader.one_by_one()
-            counts = {"max_steps": plan.max_steps, "validate_every_steps": plan.validate_every_steps}
-            changes |= {key: count * plan.batch_size for key, count in counts.items() if count}
-            changes |= {"batch_size": 1, "steps_per_epoch": len(self.train_loader)}
+            changes = {"batch_size": 1, "steps_per_epoch": len(self.train_loader)}
+            changes |= {"max_steps": plan.max_steps * plan.batch_size} if plan.max_steps else {}
         return plan.model_copy(update=changes)
 
     def _configured(self) -> dict[str, Optimization]:
@@ -194,7 +198,7 @@ class Trainer:
         with torch.no_grad():
             model.on_validation_start(fit)
         if monitor == "val_loss":
-            value = validation_loss(model, fit.val_batches(), fit.step, self.plan.seed)
+            value = validation_loss(model, self._on_device(self.loss_loader()), fit.step, self.plan.seed)
         else:
             model.eval()
             model.fitted = True  # for this question only
@@ -211,16 +215,6 @@ class Trainer:
         if better and self.best:  # the model alone: gradients that wait for an optimizer step do not matter
             save_weights(self.best, model)
         self._call("on_validation_end", self, value)
-
-    def _early_stopping(self, has_validation: bool) -> EarlyStopping | None:
-        plan = self.plan
-        if plan.monitor is None:
-            return None
-        if not has_validation or (plan.monitor == "val_image_auroc" and self.validate is None):
-            raise ConfigError(
-                f"monitor={plan.monitor} needs validation images; use --val-split from_train or from_test"
-            )
-        return EarlyStopping(plan.monitor, plan.patience, plan.min_delta, plan.target)
 
     def _save_last_when_due(self) -> None:
         if time.monotonic() - self._last_save >= self.plan.checkpoint_seconds:
