@@ -109,6 +109,13 @@ class AnomalyModel(nn.Module):
         """Whether the model learns in one pass over the images, without optimizers: it defines no `configure_optimizers`."""
         return type(self).configure_optimizers is AnomalyModel.configure_optimizers
 
+    def check_run(self, images: int, size: tuple[int, int]) -> None:
+        """Refuse a run before anything starts: ConfigError where the model cannot learn from `images` images of `size`
+        (height, width), WeightsError or DataError where a file or folder that a setting names is missing.
+
+        The model may have been built without memory for its weights.
+        """
+
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Learn from one batch; yield an Update for every optimizer step wanted, nothing for one-pass models.
 

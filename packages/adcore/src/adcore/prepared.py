@@ -31,6 +31,12 @@ class Prepared:
         """The images that train or validate: normal ones, and anomalous ones for a supervised model."""
         return select(self.samples, split, None if self.choice.card.supervised else 0)
 
+    @property
+    def learned(self) -> int:
+        """How many images train, where `max_steps` ends the first epoch early those before its end."""
+        plan, count = self.choice.plan, len(self.images("train"))
+        return min(count, plan.max_steps * plan.batch_size) if plan.max_steps else count
+
 
 def prepare_run(choice: ModelChoice, data: DataChoice) -> Prepared:
     """List and split the images, and settle what validation watches.
@@ -70,16 +76,19 @@ def split_samples(samples: Sequence[Sample], data: DataChoice, seed: int) -> tup
     return list(samples), []
 
 
-def check_model(choice: ModelChoice) -> None:
-    """Build the model without memory, and look for its weights without reading them.
+def check_model(run: Prepared) -> None:
+    """Build the model without memory, look for its weights without reading them, and ask it whether it can learn.
 
-    Raises ConfigError for settings that do not go together, WeightsError for weights that are not on this machine.
+    Raises ConfigError for settings that do not go together, or images that are too few or of a wrong size, WeightsError
+    for weights that are not on this machine, DataError for another file or folder of a setting that is not there.
     """
+    choice = run.choice
     with weights_only_found():
         try:
             with without_memory():
-                create_model(choice.card.name, **choice.config)
+                model = create_model(choice.card.name, **choice.config)
         except AdcoreError:
             raise
         except Exception:  # a model that computes with its own weights as it is made needs memory for them
-            create_model(choice.card.name, **choice.config)
+            model = create_model(choice.card.name, **choice.config)
+        model.check_run(run.learned, choice.preprocess.output_size)

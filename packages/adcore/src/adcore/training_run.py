@@ -35,6 +35,7 @@ def train_model(
     Gives the summary, and path and reason of each file that was skipped.
     """
     choice, data, plan = run.choice, run.data, run.choice.plan
+    model.check_run(run.learned, choice.preprocess.output_size)
 
     def dataset_of(samples: list[Sample]) -> ImageDataset:
         return ImageDataset(samples, run.reader, choice.preprocess, skip_bad=data.skip_bad)

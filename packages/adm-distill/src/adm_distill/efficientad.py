@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from adcore.backbones.build import read_state
+from adcore.backbones.resolve import resolve
 from adcore.data.samples import NORMAL
 from adcore.errors import ConfigError
 from adcore.maps import upsample
@@ -21,7 +22,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import adjust_brightness, adjust_contrast, adjust_saturation
 
-from adm_distill.efficientad_teacher import ChannelMoments, Distillation, NaturalImages, find_teacher, normalized
+from adm_distill.efficientad_teacher import (
+    ChannelMoments,
+    Distillation,
+    NaturalImages,
+    find_teacher,
+    normalized,
+    teacher_images,
+)
 from adm_distill.pdn import TEACHER_CHANNELS, PatchDescriptionNetwork, load_ordered
 
 log = logging.getLogger(__name__)
@@ -119,9 +127,21 @@ class EfficientAD(AnomalyModel):
         self._held_out: frozenset[str] = frozenset()  # paths
         self._trained_share = 1.0  # of the training images
 
+    def check_run(self, images: int, size: tuple[int, int]) -> None:
+        """ConfigError for small images, DataError for a missing folder, WeightsError where there is no teacher."""
+        self._check_size(size)
+        if self.penalty_images is not None:
+            NaturalImages(self.penalty_images, "penalty_images")
+        source, backbone, folder, _ = self.teacher_source
+        if source == "distill":
+            teacher_images(folder)
+            resolve(backbone)
+        elif source != "random":
+            find_teacher(source, self.size)
+
     def on_fit_start(self, fit: Fit) -> None:
         """Get the teacher, measure its channels, and hold images out when there are none for validation."""
-        self._check_size(next(iter(fit.train_batches())).images)
+        self._check_size(next(iter(fit.train_batches())).images.shape[-2:])
         if self.penalty_images is None:
             log.warning(
                 "no penalty_images: training without the penalty that keeps the student from learning the teacher's "
@@ -248,7 +268,7 @@ class EfficientAD(AnomalyModel):
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raw student-teacher and student-autoencoder maps, (B, H, W) each."""
-        self._check_size(images)
+        self._check_size(images.shape[-2:])
         inputs = normalized(images)
         teacher, student = self.describe(inputs), self.student(inputs)
         reconstruction = self.autoencoder(inputs, teacher.shape[-2:])
@@ -267,7 +287,7 @@ class EfficientAD(AnomalyModel):
         return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
 
     @staticmethod
-    def _check_size(images: Tensor) -> None:
-        if min(images.shape[-2:]) < SMALLEST:
-            given = "x".join(map(str, images.shape[-2:]))
+    def _check_size(size: tuple[int, int]) -> None:
+        if min(size) < SMALLEST:
+            given = "x".join(map(str, size))
             raise ConfigError(f"EfficientAD needs images of at least {SMALLEST} px a side, got {given}; set image_size")

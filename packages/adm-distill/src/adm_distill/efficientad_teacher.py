@@ -61,6 +61,15 @@ class NaturalImages:
         return rgb_to_grayscale(image, num_output_channels=3) if gray else image
 
 
+def teacher_images(folder: str | Path | None) -> NaturalImages:
+    """The images to distil on; ConfigError where no folder is given."""
+    if folder is None:
+        raise ConfigError(
+            "teacher=distill needs teacher_images=FOLDER of natural images (ImageNet, Imagenette, COCO, ...)"
+        )
+    return NaturalImages(folder, "teacher_images")
+
+
 def find_teacher(teacher: str, size: PDNSize) -> Path:
     """The teacher's weights file: the path given, or, for "pretrained", a known name in the backbone folders."""
     names = [f"{folder}pretrained_teacher_{size}.pth" for folder in ("", "efficientad_pretrained_weights/")]
@@ -106,11 +115,7 @@ class Distillation:
         weights: str = "pretrained",
         batch: int = 16,
     ) -> None:
-        if images is None:
-            raise ConfigError(
-                "teacher=distill needs teacher_images=FOLDER of natural images (ImageNet, Imagenette, COCO, ...)"
-            )
-        self.images, self.size, self.steps, self.seed = NaturalImages(images, "teacher_images"), size, steps, seed
+        self.images, self.size, self.steps, self.seed = teacher_images(images), size, steps, seed
         self.batch = batch
         self.extractor = FeatureExtractor(backbone, ("stride8", "stride16"), weights)
 

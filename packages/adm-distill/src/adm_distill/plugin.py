@@ -43,6 +43,7 @@ _FRE = {
 _REVERSE = {
     "licence": "Apache-2.0",
     "target": "adm_distill.reverse_distillation:ReverseDistillation",
+    "size_multiple": 32,
     "family": "distillation",
     "title": "Reverse Distillation",
     "paper": "Deng and Li, Anomaly Detection via Reverse Distillation from One-Class Embedding, CVPR 2022",

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from adcore.backbones.features import FeatureExtractor
 from adcore.backbones.mirror import Decoder, fuse, fusing_layers, mirror_of, stage
+from adcore.errors import ConfigError
 from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
 from adcore.training.plan import Plan
@@ -59,6 +60,14 @@ class ReverseDistillation(AnomalyModel):
         for module in (*self.bottleneck.modules(), *self.decoder.modules()):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def check_run(self, images: int, size: tuple[int, int]) -> None:
+        """ConfigError where the decoder would not give maps of the encoder's size."""
+        multiple = 2 * self.encoder.strides[-1]
+        if size[0] % multiple or size[1] % multiple:
+            raise ConfigError(
+                f"Reverse Distillation needs sides that are multiples of {multiple}, got {size[0]} x {size[1]}; set image_size"
+            )
 
     def features(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The encoder's and the decoder's features of each layer, (B, C_l, h_l, w_l) both."""

@@ -30,6 +30,7 @@ _UNINET = {
     "licence": "Apache-2.0",
     "cost": "heavy",
     "target": "adm_foundation.uninet:UniNet",
+    "size_multiple": 32,
     "family": "foundation",
     "title": "UniNet",
     "paper": "Wei et al., UniNet: A Contrastive Learning-guided Unified Framework with Feature Selection for Anomaly "

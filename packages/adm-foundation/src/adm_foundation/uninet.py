@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from adcore.backbones.features import FeatureExtractor
 from adcore.backbones.mirror import Decoder, fuse, fusing_layers, mirror_of
+from adcore.errors import ConfigError
 from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
 from adcore.training.plan import Plan
@@ -123,6 +124,14 @@ class UniNet(AnomalyModel):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    def check_run(self, images: int, size: tuple[int, int]) -> None:
+        """ConfigError where the decoder would not give maps of the encoder's size."""
+        multiple = 2 * self.source.strides[-1]
+        if size[0] % multiple or size[1] % multiple:
+            raise ConfigError(
+                f"UniNet needs sides that are multiples of {multiple}, got {size[0]} x {size[1]}; set image_size"
+            )
 
     def features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """(B, 3, H, W) -> the teachers' layers, source before target, and what the student restores for each.

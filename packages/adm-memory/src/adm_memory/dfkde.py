@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 from adcore.backbones.features import create_features
 from adcore.batching import split_batch
+from adcore.errors import ConfigError
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from pydantic import Field
 from torch import Tensor
@@ -76,6 +77,11 @@ class DFKDE(AnomalyModel):
         self._pca = StreamingPCA(fit.num_images, ROOM)
 
     @torch.no_grad()
+    def check_run(self, images: int, size: tuple[int, int]) -> None:
+        """ConfigError for one image, which has no spread."""
+        if images < 2:
+            raise ConfigError(f"DFKDE needs at least 2 normal images to train on, got {images}")
+
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Feed the batch's features to the PCA; there is nothing to optimise."""
         for images in split_batch(batch.images):

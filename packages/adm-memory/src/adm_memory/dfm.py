@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_features
 from adcore.batching import split_batch
+from adcore.errors import ConfigError
 from adcore.maps import upsample
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from pydantic import Field
@@ -53,6 +54,11 @@ class DFM(AnomalyModel):
         self._pca = StreamingPCA(fit.num_images)
 
     @torch.no_grad()
+    def check_run(self, images: int, size: tuple[int, int]) -> None:
+        """ConfigError for one image, which has no spread."""
+        if images < 2:
+            raise ConfigError(f"DFM needs at least 2 normal images to train on, got {images}")
+
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Feed the batch's features to the PCA; there is nothing to optimise."""
         for images in split_batch(batch.images):

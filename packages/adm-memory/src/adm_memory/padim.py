@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_features
 from adcore.batching import split_batch
-from adcore.errors import TrainingError
+from adcore.errors import ConfigError, TrainingError
 from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from einops import rearrange
@@ -75,6 +75,11 @@ class PaDiM(AnomalyModel):
         self._shift = self._sum = self._products = None
 
     @torch.no_grad()
+    def check_run(self, images: int, size: tuple[int, int]) -> None:
+        """ConfigError for one image, which has no spread."""
+        if images < 2:
+            raise ConfigError(f"PaDiM needs at least 2 normal images to train on, got {images}")
+
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Copy the batch's features into the waiting buffer; there is nothing to optimise."""
         for features in (f for images in split_batch(batch.images) for f in self.embed(images).flatten(2)):  # (d, L)

@@ -12,7 +12,7 @@ from adcore.training.plan import Plan
 from pydantic import Field
 from torch import Tensor, nn
 
-from adm_recon.blocks import check_size, up_conv
+from adm_recon.blocks import check_positions, check_size, up_conv
 from adm_recon.losses import ssim_map
 
 STRIDE = 32
@@ -70,6 +70,9 @@ class Autoencoder(AnomalyModel):
         reconstruction = self.decoder(self.encoder(images))
         missed = 1 - ssim_map(reconstruction, images) if self.loss == "ssim" else (reconstruction - images).square()
         return missed.mean(1)
+
+    def check_run(self, images: int, size: tuple[int, int]) -> None:
+        check_positions(size, STRIDE, "autoencoder")
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         yield Update(self.residual(batch.images).mean())

@@ -43,9 +43,21 @@ def init_dcgan(module: nn.Module) -> None:
 
 def check_size(images: Tensor, multiple: int, model: str) -> None:
     """ConfigError unless height and width of (B, C, H, W) are multiples of what the network halves them by."""
-    height, width = images.shape[-2:]
+    check_sides(images.shape[-2:], multiple, model)
+
+
+def check_sides(size: tuple[int, int], multiple: int, model: str) -> None:
+    """The same for a size (height, width)."""
+    height, width = size
     if height % multiple or width % multiple:
         fits = " x ".join(str(max(1, round(side / multiple)) * multiple) for side in (height, width))
         raise ConfigError(
             f"{model} needs an image size whose sides are multiples of {multiple}, got {height} x {width}; try {fits}"
         )
+
+
+def check_positions(size: tuple[int, int], multiple: int, model: str) -> None:
+    """ConfigError, too, for the size of a single position in the deepest layer, of which a norm has no statistics."""
+    check_sides(size, multiple, model)
+    if max(size) == multiple:
+        raise ConfigError(f"{model} needs images larger than {multiple} x {multiple}; set image_size")

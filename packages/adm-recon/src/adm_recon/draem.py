@@ -12,7 +12,7 @@ from adcore.training.plan import Plan
 from pydantic import Field
 from torch import Tensor, nn
 
-from adm_recon.blocks import check_size, double_conv, up_conv
+from adm_recon.blocks import check_positions, check_size, double_conv, up_conv
 from adm_recon.losses import focal_loss, ssim_map
 from adm_recon.sspcab import SSPCAB
 from adm_recon.synthetic import Blend, texture_anomalies, texture_source
@@ -125,6 +125,11 @@ class DRAEM(AnomalyModel):
         self.blend = Blend(beta, anomaly_probability)
         self.textures, self.sspcab_weight, self.score_window = textures, sspcab_weight if sspcab else 0.0, score_window
         self.source: Any = None  # of textures; opened when a fit starts, a trained model does not need it
+
+    def check_run(self, images: int, size: tuple[int, int]) -> None:
+        check_positions(size, 32, "draem")
+        if self.textures is not None:
+            texture_source(self.textures, "draem")
 
     def on_fit_start(self, fit: Fit) -> None:
         self.source = texture_source(self.textures, "draem")

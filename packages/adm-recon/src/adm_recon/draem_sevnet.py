@@ -12,7 +12,7 @@ from adcore.training.plan import Plan
 from pydantic import Field
 from torch import Tensor, nn
 
-from adm_recon.blocks import check_size
+from adm_recon.blocks import check_positions, check_size
 from adm_recon.draem import DRAEM, papers_optimizer
 from adm_recon.synthetic import CutPaste, cut_paste
 
@@ -117,6 +117,9 @@ class DRAEMSevNet(AnomalyModel):
     def damage(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 3, H, W) -> images with synthetic anomalies, their masks (B, H, W) bool, their severities (B,)."""
         return cut_paste(images, self.anomaly)
+
+    def check_run(self, images: int, size: tuple[int, int]) -> None:
+        check_positions(size, 32, "draem-sevnet")
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         check_size(batch.images, 32, "draem-sevnet")

@@ -13,7 +13,7 @@ from adcore.training.plan import Plan
 from pydantic import Field
 from torch import Tensor, nn
 
-from adm_recon.blocks import check_size, double_conv, up_conv
+from adm_recon.blocks import check_positions, check_size, double_conv, up_conv
 from adm_recon.losses import focal_loss
 from adm_recon.synthetic import Blend, perlin_masks, texture_anomalies
 from adm_recon.vqvae import Quantizer, TwoLevelVQ, load_vq, residual_stack
@@ -153,6 +153,9 @@ class DSR(AnomalyModel):
         self.vq_ratio, self.upsampling_ratio = (0.0 if vq_weights else vq_ratio), upsampling_ratio
         self.vq_weights = vq_weights
         self.stage_ends = (0, 0)  # steps after which the first and the second stage are over
+
+    def check_run(self, images: int, size: tuple[int, int]) -> None:
+        check_positions(size, 32, "dsr")
 
     def on_fit_start(self, fit: Fit) -> None:
         if self.vq_weights:

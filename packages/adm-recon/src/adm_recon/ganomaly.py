@@ -104,9 +104,9 @@ class GANomaly(AnomalyModel):
         self.apply(init_dcgan)
         self.weights = adversarial_weight, contextual_weight, encoder_weight
 
-    def scaled(self, images: Tensor) -> Tensor:
-        """[0, 1] -> [-1, 1], what the decoder's tanh can reach; ConfigError where the size does not fit."""
-        height, width = images.shape[-2:]
+    def check_run(self, images: int, size: tuple[int, int]) -> None:
+        """ConfigError where the size does not fit."""
+        height, width = size
         step = 2 ** (self.levels + 1)
         if height % step or width % step or min(height, width) < 4 * step:
             fits = max(1, (min(height, width) // 4).bit_length() - 2)
@@ -114,6 +114,10 @@ class GANomaly(AnomalyModel):
                 f"ganomaly with levels={self.levels} needs sides that are multiples of {step} and at least {4 * step}, "
                 f"got {height} x {width}; try levels={fits} and sides that are multiples of {2 ** (fits + 1)}"
             )
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """[0, 1] -> [-1, 1], what the decoder's tanh can reach."""
+        self.check_run(len(images), images.shape[-2:])
         return 2 * images - 1
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from adcore.data.samples import select
 from adcore.errors import AdcoreError, ConfigError, WeightsError, suggest
 from adcore.experiments.reading import LINE, RawCondition, read_conditions, short
-from adcore.prepared import check_model, prepare_run
+from adcore.prepared import Prepared, check_model, prepare_run
 from adcore.registry import check_data_options, list_models, open_dataset
 from adcore.request import DataChoice, ModelChoice, choose_model, validation_split
 
@@ -142,13 +142,20 @@ def check_condition(raw: RawCondition) -> tuple[Condition | None, list[str]]:
         return None, mistakes
     config = config.model_copy(update={"dataset_root": root})
     condition = Condition(raw.name, raw.description, raw.config, config, choice, targets)
-    mistakes, missing = _check_run(condition), ""
     try:
-        check_model(choice)
+        run = prepare_run(choice, condition.data())
+    except ConfigError as error:
+        return None, [f"{_written(config, error, 'val_split_mode')}: {error}"]
+    except (AdcoreError, OSError) as error:
+        split = condition.data().val_split in ("from_train", "from_test") and "validation images" in str(error)
+        return None, [f"{'val_split_mode' if split else 'dataset_root'}: {error}"]
+    mistakes, missing = _check_run(condition, run), ""
+    try:
+        check_model(run)
     except WeightsError as error:
         missing = str(error)
     except AdcoreError as error:
-        mistakes.append(f"config: {error}")
+        mistakes.append(f"{_written(config, error, 'config')}: {error}")
     return (None if mistakes else replace(condition, missing=missing)), mistakes
 
 
@@ -228,33 +235,25 @@ def _check_domains(config: ConditionConfig, root: Path) -> tuple[tuple[str, ...]
     return targets, mistakes
 
 
-def _check_run(condition: Condition) -> list[str]:
-    """What is wrong with the images of the source and the targets, or with the plan that they allow."""
-    try:
-        run = prepare_run(condition.choice, condition.data())
-    except ConfigError as error:
-        return [f"{_written(condition, error)}: {error}"]
-    except (AdcoreError, OSError) as error:
-        split = condition.data().val_split in ("from_train", "from_test") and "validation images" in str(error)
-        return [f"{'val_split_mode' if split else 'dataset_root'}: {error}"]
+def _check_run(condition: Condition, run: Prepared) -> list[str]:
+    """What the source and the targets lack."""
+    if condition.config.tensorboard and find_spec("tensorboard") is None:
+        return ['tensorboard: TensorBoard is not installed: pip install "adcore[tensorboard]"']
     try:
         empty = [name for name in condition.targets if not select(run.reader.samples(name), "test")]
     except (AdcoreError, OSError) as error:
         return [f"dataset_root: {error}"]
     if empty:
         return [f"target_domains: '{empty[0]}' has no test image"]
-    if condition.config.tensorboard and find_spec("tensorboard") is None:
-        return ['tensorboard: TensorBoard is not installed: pip install "adcore[tensorboard]"']
     if condition.mode == "multi" and not select(run.samples, "val"):
         return [f"source_domain: '{condition.config.source_domain}' has no test image to validate on"]
     return []
 
 
-def _written(condition: Condition, error: ConfigError) -> str:
-    """The key of the file that an error of the plan is about."""
-    about = str(error).split()[0]
-    keys = [key for key in condition.config.model_extra or {} if RENAMED.get(key, key) == about]
-    return keys[0] if keys else "val_split_mode"
+def _written(config: ConditionConfig, error: AdcoreError, otherwise: str) -> str:
+    """The key of the file that an error is about: the message begins with the setting's name."""
+    about = str(error).partition(" ")[0].partition("=")[0]
+    return next((key for key in config.model_extra or {} if RENAMED.get(key, key) == about), otherwise)
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
