@@ -299,7 +299,7 @@ def test_one_pass_models_leave_out_what_they_share_a_base_for_and_say_so(root) -
         ({**TRAINED, "monitor": "val_image_auroc", "val_split_mode": "from_train"}, "monitor: .*normal and anomalous"),
         ({"model_type": "stfpm-resnet18", "target": 0.9, "val_split_mode": "from_train"}, "target: .*normal and anom"),
         ({**TRAINED, "monitor": "val_loss"}, "monitor: .*needs validation images"),
-        ({**TRAINED, "layers": ["layer9"]}, "config: .*layer9"),
+        ({**TRAINED, "layers": ["layer9"], "val_split_ratio": 0.5}, "config: .*layer9"),
         ({"model_type": "supersimplenet-supervised", "weights": "random"}, "dataset_root: .*labelled anomalies"),
     ],
 )
