@@ -1,5 +1,7 @@
 """What holds for every test: one thread for each process, since pytest runs one on every core, and no test by the clock."""
 
+from __future__ import annotations
+
 import os
 import signal
 
@@ -8,7 +10,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the w
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+# Tracing a network takes 3 to 60 seconds: of each family one small model is exported in every run, the others with `-m slow`.
+QUICK_EXPORTS = {"patchcore-resnet18", "fastflow-resnet18", "stfpm-resnet18", "ganomaly", "dinomaly-gem"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the exports of all other cards as slow."""
+    for item in items:
+        if item.name == "test_exports" and getattr(item.cls, "model", "") not in QUICK_EXPORTS:
+            item.add_marker("slow")

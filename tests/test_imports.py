@@ -25,7 +25,7 @@ ROOMS = [
     "artifact bundle",
     "training",
     "inference request",
-    "prepared",
+    "prepared export",
     "run_results testing training_run",
     "pipeline",
     "api experiments",

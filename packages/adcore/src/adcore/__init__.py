@@ -11,10 +11,12 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names
         BackboneCard,
         DatasetCard,
         ExecutorCard,
+        ExporterCard,
         MetricCard,
         ModelCard,
     )
     from adcore.errors import AdcoreError
+    from adcore.export.run import export_model
     from adcore.hookspecs import hookimpl
     from adcore.inference.predictor import load
     from adcore.model import (
@@ -37,6 +39,7 @@ _LAZY = {
     "train": "adcore.api",
     "train_models": "adcore.api",
     "evaluate": "adcore.api",
+    "export_model": "adcore.export.run",
     "load": "adcore.inference.predictor",
     "create_model": "adcore.registry",
     "list_models": "adcore.registry",
@@ -55,6 +58,7 @@ _LAZY = {
     "BackboneCard": "adcore.cards",
     "MetricCard": "adcore.cards",
     "ExecutorCard": "adcore.cards",
+    "ExporterCard": "adcore.cards",
     "hookimpl": "adcore.hookspecs",
 }
 __all__ = ["__version__", *_LAZY]

@@ -1,4 +1,4 @@
-"""Cards describe models, datasets, backbones, metrics and executors as plain data, without torch."""
+"""Cards describe models, datasets, backbones, metrics, executors and exporters as plain data, without torch."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class ModelCard:
     size_multiple: int = 1  # of both sides of the input, with the card's own config; checked before an image is read
     cost: Literal["light", "medium", "heavy"] = "medium"  # light: a CPU is enough; heavy: train it on a GPU
     licence: str = ""  # of the code; that of the weights is in the backbone's card
+    not_exportable: str = ""  # why `adcore export` cannot write it, in words; empty: it can
     published: str = ""  # MVTec AD mean image / pixel AUROC %, from the paper
 
     @property
@@ -109,6 +110,16 @@ class MetricCard:
 @dataclass(frozen=True)
 class ExecutorCard:
     """A way to start the processes of `adcore run`; `target` is an `adcore.experiments.executors.Executor` class."""
+
+    name: str
+    target: str
+    title: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExporterCard:
+    """A form in which `adcore export` writes a model; `target` is a function (see `adcore.export.exporter`)."""
 
     name: str
     target: str

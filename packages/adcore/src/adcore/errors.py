@@ -9,6 +9,7 @@ __all__ = [
     "ArtifactError",
     "ConfigError",
     "DataError",
+    "ExportError",
     "NotFittedError",
     "PluginError",
     "TrainingError",
@@ -27,6 +28,10 @@ class PluginError(AdcoreError):
 
 class NotFittedError(AdcoreError):
     """The model was asked for a prediction before it was trained."""
+
+
+class ExportError(AdcoreError):
+    """A model cannot be exported, or its exported form gives other results; nothing was written."""
 
 
 class TrainingError(AdcoreError):

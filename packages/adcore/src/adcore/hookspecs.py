@@ -11,7 +11,7 @@ That module imports `adcore` and never torch; what a card points at is imported 
 import click
 import pluggy
 
-from adcore.cards import BackboneCard, DatasetCard, ExecutorCard, MetricCard, ModelCard
+from adcore.cards import BackboneCard, DatasetCard, ExecutorCard, ExporterCard, MetricCard, ModelCard
 
 PROJECT = "adcore"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -41,6 +41,11 @@ def adcore_register_metrics() -> list[MetricCard]:
 @hookspec
 def adcore_register_executors() -> list[ExecutorCard]:
     """Ways to start the processes of `adcore run`, chosen with `--executor NAME`."""
+
+
+@hookspec
+def adcore_register_exporters() -> list[ExporterCard]:
+    """Forms in which `adcore export` writes a model, chosen with `--to NAME`."""
 
 
 @hookspec

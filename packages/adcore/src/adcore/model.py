@@ -98,6 +98,14 @@ class AnomalyModel(nn.Module):
         """Score preprocessed images (B, 3, H, W) float32."""
         raise NotImplementedError
 
+    def export_module(self) -> nn.Module:
+        """What `adcore export` traces: images (N, C, H, W) -> (score (N,), anomaly_map (N, H, W) or None).
+
+        The base class calls `forward`. Return a module of your own where `forward` has loops, branches or shapes that depend
+        on values or on the number of images.
+        """
+        return _Forward(self)
+
     def warm_up(self) -> None:
         """Warm up before the first image. The base class calls the `warm_up` of every submodule that has one."""
         for part in self.modules():
@@ -142,3 +150,15 @@ class AnomalyModel(nn.Module):
 
     def on_fit_end(self, fit: Fit) -> None:
         """After the last batch: build what prediction needs (coreset, quantiles)."""
+
+
+class _Forward(nn.Module):
+    """A model's `forward` with tensors alone."""
+
+    def __init__(self, model: AnomalyModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        prediction = self.model(images)
+        return prediction.score, prediction.anomaly_map

@@ -19,7 +19,7 @@ import pluggy
 
 from adcore import hookspecs
 from adcore.card_checks import check_card
-from adcore.cards import BackboneCard, DatasetCard, ExecutorCard, MetricCard, ModelCard
+from adcore.cards import BackboneCard, DatasetCard, ExecutorCard, ExporterCard, MetricCard, ModelCard
 from adcore.errors import PluginError
 
 GROUP = "adcore"
@@ -29,6 +29,7 @@ HOOKS = {
     "adcore_register_backbones": BackboneCard,
     "adcore_register_metrics": MetricCard,
     "adcore_register_executors": ExecutorCard,
+    "adcore_register_exporters": ExporterCard,
 }
 _lock = RLock()
 
@@ -42,7 +43,7 @@ class CommandCard:
     aliases: tuple[str, ...] = ()
 
 
-Card = ModelCard | DatasetCard | BackboneCard | MetricCard | ExecutorCard | CommandCard
+Card = ModelCard | DatasetCard | BackboneCard | MetricCard | ExecutorCard | ExporterCard | CommandCard
 KINDS = (*HOOKS.values(), CommandCard)
 
 

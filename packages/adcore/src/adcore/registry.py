@@ -7,7 +7,7 @@ from importlib.metadata import version as distribution_version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adcore.card_checks import check_card
-from adcore.cards import BackboneCard, DatasetCard, ExecutorCard, MetricCard, ModelCard, load_target
+from adcore.cards import BackboneCard, DatasetCard, ExecutorCard, ExporterCard, MetricCard, ModelCard, load_target
 from adcore.errors import AdcoreError, ConfigError, PluginError, suggest
 from adcore.plugins import Origin, Plugins, load_plugins
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from adcore.data.samples import DatasetReader
     from adcore.model import AnomalyModel
 
-C = TypeVar("C", ModelCard, DatasetCard, BackboneCard, MetricCard, ExecutorCard)
+C = TypeVar("C", ModelCard, DatasetCard, BackboneCard, MetricCard, ExecutorCard, ExporterCard)
 _KINDS = {
     ModelCard: "model",
     DatasetCard: "dataset",
     BackboneCard: "backbone",
     MetricCard: "metric",
     ExecutorCard: "executor",
+    ExporterCard: "exporter",
 }
 _LISTINGS = {
     ModelCard: "adcore list-models",
@@ -33,6 +34,7 @@ _LISTINGS = {
     BackboneCard: "adcore list-backbones",
     MetricCard: "adcore doctor",
     ExecutorCard: "adcore run --help",
+    ExporterCard: "adcore export --help",
 }
 IN_PROCESS = "in-process"  # in place of a plugin's name, for what `register` has added
 
@@ -47,7 +49,7 @@ def model_card(name: str) -> ModelCard:
     return _find(ModelCard, name)
 
 
-def register(card: ModelCard | DatasetCard | BackboneCard | MetricCard | ExecutorCard) -> None:
+def register(card: ModelCard | DatasetCard | BackboneCard | MetricCard | ExecutorCard | ExporterCard) -> None:
     """Make a card known in this process, as an installed plugin would; a card of the same name replaces an earlier one.
 
     PluginError for a card that is not valid, and for a name that an installed package has.
@@ -128,6 +130,16 @@ def metric_origin(card: MetricCard) -> Origin:
 def load_executor(name: str) -> type:
     """The class of an executor that a plugin adds; ConfigError for an unknown name."""
     return _target(_find(ExecutorCard, name))
+
+
+def list_exporters() -> list[ExporterCard]:
+    """Cards of the forms in which models are exported."""
+    return _all(ExporterCard)
+
+
+def load_exporter(name: str) -> Callable[..., Any]:
+    """The function of an exporter by name; ConfigError for an unknown one."""
+    return _target(_find(ExporterCard, name))
 
 
 def list_backbones() -> list[BackboneCard]:

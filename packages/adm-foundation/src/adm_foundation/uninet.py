@@ -142,7 +142,7 @@ class UniNet(AnomalyModel):
             source = self.source(images)
         target = self.target(images)
         code = self.bottleneck([torch.cat(pair) for pair in zip(target, source, strict=True)])  # (2B, code, h, w)
-        restored = [layer.chunk(2) for layer in self.student(code)]
+        restored = [layer.unflatten(0, (2, -1)) for layer in self.student(code)]  # (2, B, C_l, h_l, w_l)
         return [*source, *target], [pair[i] for i in (0, 1) for pair in restored]
 
     def forward(self, images: Tensor) -> Prediction:

@@ -19,7 +19,7 @@ from pydantic import Field
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from adm_memory.neighbours import NearestNeighbours
+from adm_memory.neighbours import DenseNeighbours, NearestNeighbours
 
 NU = 1e-3  # the loss is divided by it
 ALPHA = 0.1  # hard negatives count once they are closer than r^2 - alpha
@@ -81,7 +81,7 @@ class CFA(AnomalyModel):
         size = maps[0].shape[-2:]
         maps = [maps[0], *(F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps[1:])]
         axes = [torch.linspace(-1, 1, n, device=images.device, dtype=images.dtype) for n in size]
-        grid = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(images), -1, -1, -1)  # row, column
+        grid = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(images.shape[0], -1, -1, -1)  # row, column
         return torch.cat([*maps, grid], 1)
 
     def search(self, patches: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -128,12 +128,37 @@ class CFA(AnomalyModel):
         """Distance to the nearest entry, less where others are as near (eq. 7), smoothed; the score is its maximum."""
         described = self.descriptor(self.features(images))
         distances, _ = self.search(rearrange(described, "b d h w -> (b h w) d"), self.num_neighbors)  # (P, K)
+        return Prediction(*self.judge(distances, described.shape[-2:], images.shape[-2:]))
+
+    def judge(self, distances: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Distances (B * h * w, K) to the nearest entries, nearest first -> score (B,), map (B, *size)."""
         scores = F.softmin(distances, 1)[:, 0] * distances[:, 0]
-        h, w = described.shape[-2:]
-        maps = rearrange(scores, "(b h w) -> b h w", h=h, w=w)
-        anomaly_map = gaussian_blur(upsample(maps, images.shape[-2:]), sigma=4.0)
-        return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
+        maps = rearrange(scores, "(b h w) -> b h w", h=grid[0], w=grid[1])
+        anomaly_map = gaussian_blur(upsample(maps, size), sigma=4.0)
+        return anomaly_map.flatten(1).amax(1), anomaly_map
+
+    def export_module(self) -> nn.Module:
+        """The same by one product with the whole bank."""
+        return ExportedCFA(self)
 
     def _apply(self, *args: Any, **kwargs: Any) -> CFA:
         self._index = None  # the bank moves to another device or type
         return super()._apply(*args, **kwargs)
+
+
+class ExportedCFA(nn.Module):
+    """A fitted CFA without its search structure, for other runtimes: images -> score (B,), map (B, H, W)."""
+
+    def __init__(self, model: CFA) -> None:
+        super().__init__()
+        self.model, self.neighbours = model, DenseNeighbours(model.memory_bank)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As CFA.forward; distances come from the differences, since cells are small beside their entries' norms."""
+        described = self.model.descriptor(self.model.features(images))
+        patches = rearrange(described, "b d h w -> (b h w) d")
+        count = min(self.model.num_neighbors, len(self.model.memory_bank))
+        nearest = self.neighbours(patches)[0].topk(count, largest=False).indices  # (P, K)
+        parts = [patches - F.embedding(nearest[:, k], self.model.memory_bank) for k in range(count)]
+        distances = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts], 1).sort(1).values
+        return self.model.judge(distances, described.shape[-2:], images.shape[-2:])

@@ -12,7 +12,7 @@ from adcore.batching import split_batch
 from adcore.errors import ConfigError
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from adm_memory.pca import StreamingPCA
 
@@ -33,10 +33,14 @@ def scott_whitening(points: Tensor) -> Tensor:
 
 def log_density(queries: Tensor, points: Tensor, whitening: Tensor) -> Tensor:
     """Log of the mean of Gaussian kernels around `points` (n, d), at `queries` (B, d) -> (B,)."""
-    n, d = points.shape
-    squared = torch.cdist(
-        queries @ whitening.t(), points @ whitening.t(), compute_mode="donot_use_mm_for_euclid_dist"
-    ).square()  # (B, n)
+    white, centres = queries @ whitening.t(), points @ whitening.t()
+    squared = torch.cdist(white, centres, compute_mode="donot_use_mm_for_euclid_dist").square()  # (B, n)
+    return mean_kernel(squared, whitening)
+
+
+def mean_kernel(squared: Tensor, whitening: Tensor) -> Tensor:
+    """Log of the mean Gaussian kernel at squared distances (B, n) in the space that `whitening` (d, d) leads to -> (B,)."""
+    n, d = squared.shape[1], len(whitening)
     constant = whitening.diagonal().log().sum() - 0.5 * d * math.log(2 * math.pi) - math.log(n)
     return torch.logsumexp(-0.5 * squared, 1) + constant
 
@@ -109,3 +113,22 @@ class DFKDE(AnomalyModel):
     def forward(self, images: Tensor) -> Prediction:
         """The negative log-density of each image; there is no map."""
         return Prediction(-log_density(self.project(self.features(images)), self.points, self.whitening).float())
+
+    def export_module(self) -> nn.Module:
+        """The same with distances written out."""
+        return ExportedDFKDE(self)
+
+
+class ExportedDFKDE(nn.Module):
+    """A fitted DFKDE for other runtimes, some of which have no distances and no double precision: images -> score (B,)."""
+
+    def __init__(self, model: DFKDE) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("centres", model.points @ model.whitening.t())  # (n, k)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, None]:
+        """As DFKDE.forward; there are few components, so that differences are small and exact."""
+        white = self.model.project(self.model.features(images)) @ self.model.whitening.t()  # (B, k)
+        squared = (white[:, None] - self.centres).square().sum(2)
+        return -mean_kernel(squared, self.model.whitening).float(), None

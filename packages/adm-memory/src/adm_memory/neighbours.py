@@ -6,7 +6,7 @@ from functools import cached_property
 
 import torch
 from adcore.errors import ConfigError, DataError
-from torch import Tensor
+from torch import Tensor, nn
 
 from adm_memory.bounds import PAIR_COST, SAMPLE, SLACK, FullBound, cheapest_bound
 
@@ -145,3 +145,20 @@ def _sorted(distances: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     indices, order = indices.sort(1)
     distances, order = distances.gather(1, order).sort(dim=1, stable=True)
     return distances, indices.gather(1, order)
+
+
+class DenseNeighbours(nn.Module):
+    """Squared distances to all entries of `bank` (M, D) by one product, for graphs of other runtimes."""
+
+    def __init__(self, bank: Tensor) -> None:
+        super().__init__()
+        center = bank.mean(0)  # about it norms are small, and so is the rounding of the product
+        entries = bank - center
+        self.register_buffer("center", center)
+        self.register_buffer("table", -2 * entries.t().contiguous())  # (D, M)
+        self.register_buffer("norms", entries.square().sum(1))  # |b|^2: (M,)
+
+    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """|b|^2 - 2 q.b, which lacks |q|^2 and so orders the entries of a query: (Q, D) -> (Q, M); and |q|^2 (Q, 1)."""
+        queries = queries - self.center
+        return torch.addmm(self.norms, queries, self.table), queries.square().sum(1, keepdim=True)

@@ -14,10 +14,10 @@ from adcore.memory import trim
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from einops import rearrange
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from adm_memory.coreset import farthest_first, random_projection
-from adm_memory.neighbours import NearestNeighbours
+from adm_memory.neighbours import DenseNeighbours, NearestNeighbours
 
 PROJECTION = 128  # d* of the paper: dimensions in which the coreset is selected
 
@@ -29,6 +29,11 @@ def reweight(score: Tensor, to_support: Tensor) -> Tensor:
     nearest neighbours of m* in the bank.
     """
     return (1 - F.softmax(to_support, dim=1)[:, 0]) * score
+
+
+def smooth_map(distances: Tensor, rows: int, images: Tensor) -> Tensor:
+    """Distances of the patches (B, h * w), h = `rows`, as a map of the images' size (B, H, W)."""
+    return gaussian_blur(upsample(rearrange(distances, "b (h w) -> b h w", h=rows), images.shape[-2:]), sigma=4.0)
 
 
 class PatchCore(AnomalyModel):
@@ -116,11 +121,43 @@ class PatchCore(AnomalyModel):
             count = min(self.num_neighbors, len(self.memory_bank))
             support = self.memory_bank[self.index.query(star, count)[1]]  # N_b(m*): (B, b, d), m* first
             score = reweight(score, torch.linalg.vector_norm(support - patch[:, None], dim=2))
-        anomaly_map = gaussian_blur(
-            upsample(rearrange(distances, "b (h w) -> b h w", h=h), images.shape[-2:]), sigma=4.0
-        )
-        return Prediction(score, anomaly_map)
+        return Prediction(score, smooth_map(distances, h, images))
+
+    def export_module(self) -> nn.Module:
+        """The same by one product with the whole bank."""
+        return ExportedPatchCore(self)
 
     def _apply(self, *args: Any, **kwargs: Any) -> PatchCore:
         self._index = None  # the bank moves to another device or type
         return super()._apply(*args, **kwargs)
+
+
+class ExportedPatchCore(nn.Module):
+    """A fitted PatchCore without its search structure, for other runtimes: images -> score (B,), map (B, H, W).
+
+    The neighbours N_b of every entry are looked up here, once, so that the graph has one product.
+    """
+
+    def __init__(self, model: PatchCore) -> None:
+        super().__init__()
+        self.model, self.neighbours = model, DenseNeighbours(model.memory_bank)
+        count = min(model.num_neighbors, len(model.memory_bank))
+        self.register_buffer(
+            "support", model.index.query(model.memory_bank, count)[1]
+        )  # (M, b), the entry itself first
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As PatchCore.forward; only the most anomalous patch of an image needs to know which entry is nearest."""
+        patches, (h, w) = self.model.embed(images)
+        partial, norms = self.neighbours(patches)  # (B * h * w, M)
+        distances = (partial.amin(1, keepdim=True) + norms).clamp(min=0).sqrt().view(-1, h * w)
+        worst = distances.argmax(1) + h * w * torch.arange(
+            images.shape[0], device=images.device
+        )  # among all patches: (B,)
+        patch, star = patches.index_select(0, worst), partial.index_select(0, worst).argmin(1)
+        support = F.embedding(F.embedding(star, self.support), self.model.memory_bank)  # N_b(m*): (B, b, d), m* first
+        to_support = torch.linalg.vector_norm(support - patch[:, None], dim=2)
+        score = to_support[:, 0]  # the distance to m* itself, from the difference
+        if self.model.num_neighbors > 1:
+            score = reweight(score, to_support)
+        return score, smooth_map(distances, h, images)

@@ -55,7 +55,7 @@ class Quantizer(nn.Module):
         self.register_buffer("used", torch.zeros(count, dtype=torch.bool))  # since the last restart
 
     def distances(self, features: Tensor) -> Tensor:
-        """(N, D) -> squared distances (N, K) to all codes, up to a constant for each feature."""
+        """(..., D) -> squared distances (..., K) to all codes, up to a constant for each feature."""
         with torch.autocast(features.device.type, enabled=False):  # half precision cannot tell near codes apart
             return self.codes.square().sum(1) - 2 * at_least_single(features) @ self.codes.T
 
@@ -65,7 +65,10 @@ class Quantizer(nn.Module):
         One image at a time: 64 x 64 positions against 4,096 codes are 64 MB.
         """
         vectors = rearrange(features.detach(), "b d h w -> b (h w) d")
-        index = torch.stack([self.distances(x).argmin(1) for x in vectors])  # (B, h * w)
+        whole = torch.compiler.is_compiling()  # an exported graph has no loop over its images
+        index = (
+            self.distances(vectors).argmin(-1) if whole else torch.stack([self.distances(x).argmin(1) for x in vectors])
+        )
         if self.training:
             self.used[index] = True
         return rearrange(F.embedding(index, self.codes), "b (h w) d -> b d h w", h=features.shape[-2])

@@ -53,6 +53,8 @@ class TransformerFeatures(nn.Module):
         self.size_multiple = self.patch
         self.channels: list[int] = [self.net.embed_dim] * len(layers)
         self.strides: list[int] = [self.patch] * len(layers)
+        # of the last image: a constant of an exported graph, since other runtimes resample differently
+        self._positions: Tensor | None = None
 
     @property
     def prefix(self) -> int:
@@ -83,13 +85,15 @@ class TransformerFeatures(nn.Module):
     def tokens(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> tokens (B, R + N, C) of each layer: R class and register tokens, then N patches."""
         net, grid = self.net, self.grid(images)
-        prefix = [getattr(net, name).expand(len(images), -1, -1) for name in self.prefix_tokens]
+        prefix = [getattr(net, name).expand(images.shape[0], -1, -1) for name in self.prefix_tokens]
         patches = net.patch_embed(images)  # (B, N, C)
         learned = net.patch_embed.grid_size
         placed = net.pos_embed.shape[1] - learned[0] * learned[1]  # prefix tokens that have a position too
-        positions = resample_abs_pos_embed(
-            net.pos_embed, [*grid], [*learned], num_prefix_tokens=placed, antialias=self.antialias
-        )
+        if not torch.compiler.is_compiling() or self._positions is None:
+            self._positions = resample_abs_pos_embed(
+                net.pos_embed, [*grid], [*learned], num_prefix_tokens=placed, antialias=self.antialias
+            )
+        positions = self._positions
         placed_tokens = prefix if placed else []
         x = torch.cat([*placed_tokens, patches], 1) + positions
         x = x if placed else torch.cat([*prefix, x], 1)

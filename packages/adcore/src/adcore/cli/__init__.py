@@ -26,6 +26,7 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "analyze": "Print tables of a session, with transfer ratios and significance tests.",
     "evaluate": "Evaluate a trained model on a dataset.",
     "predict": "Predict an image or a folder with a trained model.",
+    "export": "Write a trained model as ONNX, OpenVINO IR or for Triton, compared before it is written.",
     "backbones": "List, verify, download and package backbone weights.",
     "new-plugin": "Write a complete package for a model, dataset or backbone of your own.",
     "check-plugin": "Check that an installed package's models, datasets and backbones behave.",

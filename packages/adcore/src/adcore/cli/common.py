@@ -104,6 +104,16 @@ def parse_settings(pairs: tuple[str, ...], option: str = "--set") -> dict[str, A
     return parsed
 
 
+def check_lines(measured: dict[str, Any]) -> list[str]:
+    """What the gate measured, one line a backend."""
+    lines = []
+    for backend, found in measured["backends"].items():
+        text = f"{backend} {found['version']}: largest difference of a score {found['score']:.1e} of it"
+        text += f", of a map {found['map']:.1e} of the range" if found["map"] is not None else ""
+        lines.append(f"{text}; {found['flips']} of {measured['images']} decisions differ")
+    return lines
+
+
 def show_problems(plugins: Plugins) -> None:
     """One line on stderr for each broken plugin, and for each name that two packages register."""
     for problem in plugins.problems:

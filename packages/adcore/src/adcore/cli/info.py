@@ -1,9 +1,10 @@
-"""`adcore info NAME`: what a model or dataset layout is, and every setting that it takes."""
+"""`adcore info NAME`: what a model, a dataset layout or an exported model is, and every setting that it takes."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -18,7 +19,10 @@ COST = {"light": "a CPU is enough", "medium": "trains on a CPU, faster on a GPU"
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Machine readable.")
 def command(name: str, as_json: bool) -> None:
-    """Show a model's idea, defaults, settings and needs, or the layout and options of a dataset."""
+    """Show a model's idea, defaults, settings and needs, the layout and options of a dataset, or an exported MODEL.onnx."""
+    if name.endswith(".onnx"):
+        _show_exported(Path(name), as_json)
+        return
     known = load_plugins().aliases
     if name in known[DatasetCard] and name not in known[ModelCard]:
         _show_dataset(dataset_card(name), as_json)
@@ -45,6 +49,7 @@ def _show_model(card: ModelCard, as_json: bool) -> None:
         "input": f"{card.channels} channels"
         + (f", sides multiples of {card.size_multiple}" * (card.size_multiple > 1)),
         "cost": f"{card.cost} ({COST[card.cost]})",
+        "export": f"no: {card.not_exportable}" if card.not_exportable else "onnx, openvino, triton",
         "licence": "; ".join(_licences(card)),
         "weights": ", ".join(card.required_backbones),
         "needs": ", ".join(card.needs),
@@ -67,6 +72,36 @@ def _show_model(card: ModelCard, as_json: bool) -> None:
 def _licences(card: ModelCard) -> list[str]:
     code = [f"code {card.licence}"] if card.licence else []
     return code + [f"weights of {name}: {backbone_card(name).licence}" for name in card.required_backbones]
+
+
+def _show_exported(path: Path, as_json: bool) -> None:
+    from adcore_runtime.onnx_file import describe
+
+    from adcore.cli.common import check_lines
+
+    description = describe(path)
+    record, calibration = description.record, description.calibration
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+        return
+    card, preprocess = record.get("card", {}), description.preprocess
+    size = " x ".join(map(str, description.camera or preprocess.output_size))
+    kind = "uint8 frames of" if description.camera else "float32 images, preprocessed, of"
+    facts = {
+        "model": f"{card.get('name')} ({card.get('package')} {card.get('version')})",
+        "made from": f"a model file with sha256 {record.get('artifact_sha256', '?')}",
+        "made with": ", ".join(f"{name} {number}" for name, number in record.get("versions", {}).items()),
+        "input": f"{record.get('batch') or 'any number of'} {kind} {size} px, {preprocess.channels} channels",
+        "threshold": "none" if calibration.threshold is None else f"{calibration.threshold:.6g}",
+    }
+    click.echo(f"{path}: exported by adcore")
+    for key, value in facts.items():
+        click.echo(f"  {key + ':':13}{value}")
+    measured = record.get("check")
+    if measured:
+        click.echo(f"  compared with the model on {measured['images']} images ({measured['source']}):")
+        for line in check_lines(measured):
+            click.echo(f"    {line}")
 
 
 def _show_dataset(card: DatasetCard, as_json: bool) -> None:

@@ -19,10 +19,11 @@ LONG_NEEDS = 32  # characters; only longer needs move the paper column
 
 @click.command("list-models")
 @click.option("--family", help="Only this family.")
+@click.option("--exportable", is_flag=True, help="Only models that adcore export writes.")
 @click.option("--json", "as_json", is_flag=True, help="Machine readable.")
-def command(family: str | None, as_json: bool) -> None:
+def command(family: str | None, exportable: bool, as_json: bool) -> None:
     """List the installed models."""
-    cards = list_models(family)
+    cards = [card for card in list_models(family) if not (exportable and card.not_exportable)]
     if as_json:
         click.echo(json.dumps([_entry(card) for card in cards], indent=2, default=list))
     elif cards:

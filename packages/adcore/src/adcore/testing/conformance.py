@@ -20,6 +20,9 @@ from adcore.artifact import Artifact
 from adcore.cards import load_target
 from adcore.config import config_fields
 from adcore.errors import NotFittedError
+from adcore.export.gate import Gate
+from adcore.export.graph import write_graph
+from adcore.export.pictures import CheckImages, seeded_pictures
 from adcore.model import AnomalyModel, Prediction
 from adcore.registry import create_model, model_card
 from adcore.request import ModelChoice
@@ -239,3 +242,23 @@ class ModelConformance(CardConformance):
         assert not attempts, f"the model tried to reach the network: {attempts[0]}"
         devices = {tensor.device.type for tensor in model.state_dict().values()}
         assert devices <= {"cpu"}, "a model that was fitted on the CPU has tensors elsewhere"
+
+    def test_exports(self, fitted: Fitted, tmp_path: Path) -> None:
+        """What was trained here has to give the same scores at a station, where torch is not installed.
+
+        Skipped where onnx and onnxscript are not installed. Fails when the model cannot be traced, or when its ONNX graph
+        gives other scores or maps than the model, alone or in a batch. Fix: return a module without loops, branches and
+        shapes that depend on values or on the number of images from `export_module`; take `images.shape[0]`, not
+        `len(images)`; or say in the card's `not_exportable` why it cannot be done.
+        """
+        for package in ("onnx", "onnxscript"):
+            pytest.importorskip(package, reason='exporting needs more packages: pip install "adcore[export]"')
+        model, _, choice = fitted
+        reason = model_card(self.model).not_exportable
+        if reason:
+            pytest.skip(f"the card says that it cannot be exported: {reason}")
+        pictures = [(f"picture {i}", picture) for i, picture in enumerate(seeded_pictures(choice.preprocess))]
+        gate = Gate(Artifact(model, choice.preprocess), CheckImages(pictures, "seeded pictures"), None, None)
+        path = tmp_path / "model.onnx"
+        write_graph(Artifact(model, choice.preprocess), path, torch.from_numpy(gate.examples()), None, None)
+        gate.check_onnx(path)
