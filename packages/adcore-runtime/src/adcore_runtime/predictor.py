@@ -12,7 +12,7 @@ import numpy as np
 from adcore_runtime.backends import MAP, SCORE, Run, open_graph
 from adcore_runtime.decisions import Calibration, Result, prediction_row
 from adcore_runtime.decode import decode
-from adcore_runtime.errors import AdcoreError, ConfigError, DataError
+from adcore_runtime.errors import AdcoreError, ArtifactError, ConfigError, DataError
 from adcore_runtime.image import gray_photo, image_from_array, read_image, to_planes
 from adcore_runtime.listing import find_images
 from adcore_runtime.onnx_file import Description, describe
@@ -136,6 +136,11 @@ def load(
     """
     path = Path(path)
     description = describe(path)
+    batch = description.record.get("batch")
+    if batch not in (None, 1):
+        raise ArtifactError(
+            f"{path} takes {batch} images at a time, as a server has them; export it again without --batch"
+        )
     calibration = description.calibration
     if threshold is not None:
         if not np.isfinite(threshold):

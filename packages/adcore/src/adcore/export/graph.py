@@ -19,6 +19,7 @@ from adcore.errors import AdcoreError, ConfigError, ExportError
 from adcore.export.camera import CameraInput
 
 OPSET = 18
+OLDEST_TORCH = "2.14"  # the exporter of torch 2.6 refuses any number of images
 LARGEST = 2**31 - 2**20  # bytes of a protobuf message, less what is not a weight
 BATCH = "N"  # the name of a dimension that takes any number of images
 
@@ -50,12 +51,16 @@ class ExportGraph(nn.Module):
 
 
 def require_onnx() -> None:
-    """ConfigError unless the packages that write ONNX files are installed."""
+    """ConfigError unless the packages that write ONNX files are installed, in versions that can."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
         raise ConfigError('exporting needs more packages: pip install "adcore[export]"') from None
+    if torch.__version__ < OLDEST_TORCH:
+        raise ConfigError(
+            f'exporting needs torch {OLDEST_TORCH} or newer, {torch.__version__} is installed: pip install "adcore[export]"'
+        )
 
 
 @torch.no_grad()

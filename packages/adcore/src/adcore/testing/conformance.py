@@ -19,9 +19,9 @@ from adcore import artifact as artifacts
 from adcore.artifact import Artifact
 from adcore.cards import load_target
 from adcore.config import config_fields
-from adcore.errors import NotFittedError
+from adcore.errors import ConfigError, NotFittedError
 from adcore.export.gate import Gate
-from adcore.export.graph import write_graph
+from adcore.export.graph import require_onnx, write_graph
 from adcore.export.pictures import CheckImages, seeded_pictures
 from adcore.model import AnomalyModel, Prediction
 from adcore.registry import create_model, model_card
@@ -251,8 +251,10 @@ class ModelConformance(CardConformance):
         shapes that depend on values or on the number of images from `export_module`; take `images.shape[0]`, not
         `len(images)`; or say in the card's `not_exportable` why it cannot be done.
         """
-        for package in ("onnx", "onnxscript"):
-            pytest.importorskip(package, reason='exporting needs more packages: pip install "adcore[export]"')
+        try:
+            require_onnx()
+        except ConfigError as error:
+            pytest.skip(str(error))
         model, _, choice = fitted
         reason = model_card(self.model).not_exportable
         if reason:
