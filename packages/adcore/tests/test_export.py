@@ -16,7 +16,7 @@ import torch
 from adcore import plugins, registry
 from adcore.artifact import Artifact, save
 from adcore.cards import ModelCard
-from adcore.errors import ConfigError, DataError, ExportError
+from adcore.errors import ArtifactError, ConfigError, DataError, ExportError
 from adcore.export import gate, graph
 from adcore.export.camera import CameraInput
 from adcore.export.pictures import CheckImages, check_images, seeded_pictures
@@ -25,6 +25,7 @@ from adcore.inference.predictor import load
 from adcore.model import AnomalyModel, Prediction
 from adcore.preprocess import RESIZE_METHODS, Preprocess
 from adcore.registry import register
+from adcore_runtime.backends import open_graph
 from adcore_runtime.onnx_file import read_record
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,12 +210,25 @@ def test_a_decision_may_differ_at_the_threshold_alone(compare, trained) -> None:
         compare(less, threshold, (0.0, 1e-3))
 
 
-def test_what_cannot_be_exported_says_why(trained, tmp_path) -> None:
+def test_what_cannot_be_exported_says_why(trained, tmp_path, run_cli) -> None:
     with pytest.raises(ExportError, match="'export-loops' cannot be converted to ONNX: .*specialized"):
         export_model(trained(Loops), out=tmp_path / "out")
-    with pytest.raises(ExportError, match="cannot be exported: it compares images with one another"):
-        export_model(trained(not_exportable="it compares images with one another"), out=tmp_path / "out")
+    why = "it compares images with one another"
+    with pytest.raises(ExportError, match=f"cannot be exported: {why}"):
+        export_model(trained(not_exportable=why), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    assert f"export:      no: {why}" in run_cli("info", "export-mean")[1]
+    every, exportable = (run_cli("list-models", "--json", *only)[1] for only in ((), ("--exportable",)))
+    missing = {card["name"] for card in json.loads(every)} - {card["name"] for card in json.loads(exportable)}
+    assert missing == {"export-mean"}
+
+
+def test_a_threshold_that_was_set_beside_an_older_file_is_mentioned(trained, tmp_path, run_cli) -> None:
+    source, out = trained(), tmp_path / "out"
+    export_model(source, out=out)
+    (out / "model.onnx.json").write_text('{"threshold": 2.5}')
+    assert "model.onnx.json stays, and sets the threshold" in run_cli("export", source, "--out", out, "--overwrite")[1]
+    assert left(out) == ["model.onnx", "model.onnx.json"]
 
 
 @pytest.mark.parametrize(
@@ -258,10 +272,10 @@ def test_a_disk_that_is_full_leaves_nothing(trained, tmp_path, run_cli, monkeypa
 def test_a_fixed_batch_and_weights_beside_the_file(trained, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(graph, "LARGEST", 0)
     exported = export_model(trained(), out=tmp_path / "out", batch=3, name="part")
-    assert [path.name for path in exported.files] == ["part.onnx", "part.onnx.data"]
+    assert [path.name for path in exported.files] == ["part.onnx.data", "part.onnx"]
     assert read_record(exported.path)["batch"] == 3
-    from adcore_runtime.backends import open_graph
-
+    with pytest.raises(ArtifactError, match="takes 3 images at a time.*export it again without --batch"):
+        adcore_runtime.load(exported.path)
     run = open_graph(exported.path, "onnxruntime", None)
     assert run(np.zeros((3, 3, 24, 32), np.float32))["score"].shape == (3,)
 

@@ -51,12 +51,11 @@ class Gate:
         self.images, self.camera, self.batch = images, camera, batch
         self.preprocess = Preprocess.from_dict(artifact.preprocess.to_dict())
         self.calibration = Calibration.from_dict(artifact.calibration)
-        self.inputs = [self._input(name, image) for name, image in images.images]  # each (1, ...)
         predictor = Predictor(artifact)
         self.expected = [predictor.predict(image) for _, image in images.images]
 
     def _input(self, name: str, image: Path | np.ndarray) -> np.ndarray:
-        """What the runtime gives a graph."""
+        """What the runtime gives a graph: (1, ...)."""
         if self.camera:
             return camera_frame(_decoded(image, self.preprocess.channels), self.camera, self.preprocess.channels, name)[
                 None
@@ -69,7 +68,7 @@ class Gate:
 
     def examples(self) -> np.ndarray:
         """Two inputs, to trace a graph with."""
-        return np.concatenate(self.inputs[:2])
+        return np.concatenate([self._input(*one) for one in self.images.images[:2]])
 
     def check_onnx(self, path: Path) -> dict[str, dict[str, Any]]:
         """Compare the graph of `path` in each backend that is installed; what was measured, by backend."""
@@ -99,9 +98,9 @@ class Gate:
     def _results(self, run: Run) -> Iterator[tuple[tuple[str, Any], Result, tuple[float, np.ndarray | None]]]:
         """Each image with what torch and the graph say: alone, and in batches where the graph takes them."""
         for size in [self.batch] if self.batch else [1, TOGETHER]:
-            for start in range(0, len(self.inputs), size):
-                group = range(start, min(start + size, len(self.inputs)))
-                inputs = [self.inputs[i] for i in group]
+            for start in range(0, len(self.expected), size):
+                group = range(start, min(start + size, len(self.expected)))
+                inputs = [self._input(*self.images.images[i]) for i in group]
                 if self.batch:
                     inputs += [inputs[-1]] * (size - len(inputs))
                 outputs = run(np.concatenate(inputs))

@@ -62,6 +62,9 @@ def export_model(
     taken = [path for path in (out / name, *out.glob(f"{name}.*")) if path.exists()]
     if taken and not overwrite:
         raise DataError(f"{taken[0]} exists already; choose another --out or --name, or pass --overwrite")
+    sidecar = out / f"{name}.onnx.json"
+    if sidecar.is_file():
+        progress(f"{sidecar} stays, and sets the threshold of the new file")
     source = Path(artifact) / MODEL_FILE if Path(artifact).is_dir() else Path(artifact)
     loaded, header = load(source), read_header(source)
     images = check_images(Path(check) if check else None, loaded.preprocess, camera)
@@ -78,7 +81,7 @@ def export_model(
             measured = {"images": len(images.images), "source": images.source, "backends": gate.check_onnx(graph)}
             record = _record(loaded, header, camera, batch, measured) | {"artifact_sha256": sha256_file(source)}
             main = write(Export(graph, name, record, gate.check), files)
-            return Exported(out / main.relative_to(files), _place(files, out), record)
+            return Exported(out / main.relative_to(files), _place(files, out, main), record)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -109,9 +112,10 @@ def _record(
     }
 
 
-def _place(files: Path, out: Path) -> list[Path]:
-    """Move the files below `files` to `out`."""
-    found = sorted(path.relative_to(files) for path in files.rglob("*") if path.is_file())
+def _place(files: Path, out: Path, main: Path) -> list[Path]:
+    """Move the files below `files` to `out`, `main` after what it needs."""
+    paths = sorted((path for path in files.rglob("*") if path.is_file()), key=lambda path: (path == main, path))
+    found = [path.relative_to(files) for path in paths]
     for path in found:
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         os.replace(files / path, out / path)
