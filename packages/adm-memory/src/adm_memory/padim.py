@@ -60,7 +60,7 @@ class PaDiM(AnomalyModel):
         for features in maps:
             stop = start + features.shape[1]
             kept = self.channels[(self.channels >= start) & (self.channels < stop)] - start
-            parts.append(F.interpolate(features[:, kept], size=size, mode="nearest"))
+            parts.append(F.interpolate(features.index_select(1, kept), size=size, mode="nearest"))
             start = stop
         return torch.cat(parts, 1)
 
