@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from adcore.artifact import Artifact
+from adcore.export.graph import write_graph
 from adcore.inference.predictor import Predictor
 from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from adcore_runtime import preprocess
@@ -52,34 +53,12 @@ def test_the_runtime_starts_in_a_fifth_of_torchs_time(benchmark):
     assert ratio < 0.2
 
 
-class Graph(torch.nn.Module):
-    """Normalisation and model."""
-
-    def __init__(self, model, preprocessing):
-        super().__init__()
-        self.model = model
-        mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
-
-    def forward(self, images):
-        prediction = self.model((images - self.mean) / self.std)
-        return prediction.score, prediction.anomaly_map
-
-
 def exported(artifact, path):
     """Write `artifact` as an ONNX file."""
     preprocessing = artifact.preprocess
-    with torch.no_grad():
-        program = torch.onnx.export(
-            Graph(artifact.model, preprocessing).eval(),
-            (torch.rand(1, 3, *preprocessing.output_size),),
-            dynamo=True,
-            input_names=["images"],
-            output_names=["score", "anomaly_map"],
-        )
+    write_graph(artifact, path, torch.rand(2, 3, *preprocessing.output_size), None, None)
     record = {"format": 1, "preprocess": preprocessing.to_dict(), "calibration": {}, "camera": None}
-    path.write_bytes(with_record(program.model_proto.SerializeToString(), record))
+    path.write_bytes(with_record(path.read_bytes(), record))
     return path
 
 
