@@ -22,7 +22,9 @@ QUICK_EXPORTS = {"patchcore-resnet18", "fastflow-resnet18", "stfpm-resnet18", "g
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the exports of all other cards as slow."""
+    """Mark the exports of all other cards as slow, and what needs CUDA as gpu."""
     for item in items:
+        if item.name == "test_on_gpu":
+            item.add_marker("gpu")
         if item.name == "test_exports" and getattr(item.cls, "model", "") not in QUICK_EXPORTS:
             item.add_marker("slow")

@@ -10,12 +10,16 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+import torch
 from adcore import plugins
 from adcore.testing import ModelConformance, base
 from adcore.testing.checks import check_models, check_names, explain
 from adcore.testing.site import write_distribution
 
-EXPORTS = find_spec("onnxscript") is not None  # else test_exports is skipped
+NEEDS = {  # what a check is skipped without, and whether it is here
+    "test_exports": ('pip install "adcore[export]"', find_spec("onnxscript") is not None),
+    "test_on_gpu": ("torch sees no GPU", torch.cuda.is_available()),
+}
 
 RIGHT = '''
 """A right toy, and subclasses with one fault each."""
@@ -221,6 +225,11 @@ class ExportsAnother(Right):
         other.mean, other.fitted = self.mean, True
         return AnomalyModel.export_module(other)
 """,
+    "test_on_gpu": """
+class StaysOnTheCpu(Right):
+    def forward(self, images):
+        return Prediction(self.distance(images).flatten(1).amax(1) + torch.ones(len(images)))
+""",
     "test_card_is_complete": "",  # faulty cards, not classes
     "test_listing_imports_no_torch": "",  # a faulty plugin.py
 }
@@ -281,8 +290,9 @@ def toys(tmp_path_factory):
 
 @pytest.mark.parametrize(("check", "model"), CASES)
 def test_a_fault_is_caught_by_its_check(check, model) -> None:
-    if check == "test_exports" and not EXPORTS:
-        pytest.skip('pip install "adcore[export]"')
+    reason, available = NEEDS.get(check, ("", True))
+    if not available:
+        pytest.skip(reason)
     (outcome,) = check_models([model], [check], image_size=16)
     assert outcome.result == "failed"
     assert outcome.reason
@@ -295,14 +305,14 @@ def test_every_check_has_a_fault_that_it_catches() -> None:
 @pytest.mark.parametrize("model", ["right", "onepass"])
 def test_a_right_model_passes_all(model) -> None:
     outcomes = check_models([model], image_size=16)
-    passes = {check: "ok" if EXPORTS or check != "test_exports" else "skipped" for check in check_names()}
+    passes = {check: "ok" if NEEDS.get(check, ("", True))[1] else "skipped" for check in check_names()}
     assert {o.check: o.result for o in outcomes} == passes
     assert [o.check for o in outcomes] == check_names()
 
 
 def test_the_kit_uses_images_that_the_card_takes() -> None:
     outcomes = check_models(["multiple"], image_size=16)  # 16 -> 21
-    assert {outcome.result for outcome in outcomes if outcome.check != "test_exports"} == {"ok"}
+    assert {outcome.result for outcome in outcomes if outcome.check not in NEEDS} == {"ok"}
 
 
 def test_a_class_fits_its_model_twice_and_asks_once_for_a_plugin_whether_it_imports_torch(monkeypatch) -> None:
@@ -313,7 +323,7 @@ def test_a_class_fits_its_model_twice_and_asks_once_for_a_plugin_whether_it_impo
     )
     base._imports_torch.cache_clear()
     outcomes = check_models(["counted"], image_size=16)
-    assert {outcome.result for outcome in outcomes if outcome.check != "test_exports"} == {"ok"}
+    assert {outcome.result for outcome in outcomes if outcome.check not in NEEDS} == {"ok"}
     assert sys.modules["toys.models"].Counted.fits == 2
     check_models(["right", "onepass"], ["test_listing_imports_no_torch"])
     assert len(asked) == 1
@@ -365,7 +375,7 @@ def test_an_expected_failure_has_to_name_a_check_and_to_fail() -> None:
 def test_check_plugin_prints_a_table_and_tells_by_its_exit_code(run_cli) -> None:
     code, out, _ = run_cli("check-plugin", "toys", "--model", "onepass", "--image-size", 16)
     assert code == 0
-    skipped = int(not EXPORTS)
+    skipped = sum(not available for _, available in NEEDS.values())
     assert f"{len(check_names()) - skipped} checks passed, 0 failed, {skipped} skipped" in out
     code, out, _ = run_cli("check-plugin", "toys", "--model", "wrongmapsize", "--model", "right", "--image-size", 16)
     assert code == 1

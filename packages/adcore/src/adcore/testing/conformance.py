@@ -243,6 +243,30 @@ class ModelConformance(CardConformance):
         devices = {tensor.device.type for tensor in model.state_dict().values()}
         assert devices <= {"cpu"}, "a model that was fitted on the CPU has tensors elsewhere"
 
+    def test_on_gpu(self) -> None:
+        """A model that was trained on a GPU is often used without one.
+
+        Skipped where torch sees no GPU. Fails when the model cannot be fitted on CUDA, or when its scores or maps there
+        differ from those of the same model on the CPU. Fix: create tensors on the device of the input; keep state in
+        parameters and buffers, which `model.to` moves.
+        """
+        if not torch.cuda.is_available():
+            pytest.skip("torch sees no GPU")
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # else convolutions round to 10 bits there
+            size = {"size": self.side(), "images": self.images, "epochs": self.epochs}
+            model, _, choice = fit_tiny(self.model, **size, device="cuda", **self.settings())
+            images = self.inputs(choice)
+            with torch.no_grad():
+                on_gpu = model(images.cuda())
+                on_cpu = model.cpu()(images)
+        assert on_gpu.score.is_cuda, "the scores are not on the device of the images"
+        scale = float(on_cpu.score.abs().max()) + 1e-12
+        assert torch.allclose(on_gpu.score.cpu(), on_cpu.score, rtol=1e-3, atol=1e-3 * scale), "the scores differ"
+        if on_cpu.anomaly_map is not None:
+            scale = float(on_cpu.anomaly_map.abs().max()) + 1e-12
+            same = torch.allclose(on_gpu.anomaly_map.cpu(), on_cpu.anomaly_map, rtol=1e-3, atol=1e-3 * scale)
+            assert same, "the maps differ"
+
     def test_exports(self, fitted: Fitted, tmp_path: Path) -> None:
         """What was trained here has to give the same scores at a station, where torch is not installed.
 

@@ -50,16 +50,16 @@ def tiny_batches(
 
 
 def fit_tiny(
-    name: str, size: int = 64, images: int = 4, epochs: int = 2, seed: int = 0, **overrides: Any
+    name: str, size: int = 64, images: int = 4, epochs: int = 2, seed: int = 0, device: str = "cpu", **overrides: Any
 ) -> tuple[AnomalyModel, TrainingSummary, ModelChoice]:
-    """Fit the model `name` on tiny images: a fitted model, what the fit did, and the checked choice."""
+    """Fit the model `name` on tiny images: a fitted model on `device`, what the fit did, and the checked choice."""
     choice = choose_model(name, {"image_size": size, "epochs": epochs, "batch_size": 2, "seed": seed, **overrides})
     seed_everything(seed)
     model = create_model(name, **choice.config)
     size, channels = choice.preprocess.output_size, choice.preprocess.channels
     batches = tiny_batches(images, size, choice.plan.batch_size, choice.card.supervised, channels=channels)
     validation = tiny_batches(2, size, 1, seed=1, channels=channels)
-    trainer = Trainer(model, choice.plan, batches, images, val_loader=lambda: validation)
+    trainer = Trainer(model, choice.plan, batches, images, device, val_loader=lambda: validation)
     return model, trainer.run(), choice
 
 
