@@ -52,7 +52,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     """An empty folder with a photograph-like dataset `data/part` in it, as a user would have one, and the workspace's tools."""
     from adcore.testing import write_tiny_mvtec
 
-    write_tiny_mvtec(tmp_path / "data")
+    write_tiny_mvtec(tmp_path / "data", anomalous=5)  # a check of an export needs 8 images
     (tmp_path / "tools").symlink_to(ROOT / "tools")
     environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
     # a page's `pip install ./package` goes into the page's own folder, builds with what is here, and fetches nothing

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+with suppress(ImportError):  # its import closes every logging handler, and absl's closes pytest's stderr: before absl
+    import submitit  # noqa: F401
 
 
 @pytest.fixture(scope="session")
