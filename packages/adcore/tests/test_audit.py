@@ -14,7 +14,7 @@ def test_a_defective_test_image_among_the_training_images_is_reported(tmp_path) 
     data = write_tiny_mvtec(tmp_path / "data")
     shutil.copy(data / "part" / "test" / "spot" / "009.png", data / "part" / "train" / "good" / "099.png")
     run = adcore.train(
-        f"mvtec:{data}", "part", "autoencoder", num_epochs=1, width=4, image_size=32, out=tmp_path / "run"
+        f"mvtec:{data}", "part", "autoencoder", num_epochs=1, width=4, image_size=64, out=tmp_path / "run"
     )
     (note,) = [note for note in run.summary["notes"] if "099.png" in note]
     assert note.startswith("1 training image is also among the anomalous images that validate or test")

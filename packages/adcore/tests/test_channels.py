@@ -35,7 +35,7 @@ def test_a_tiff_of_five_channels_is_trained_on_and_predicted(tmp_path) -> None:
     data = write_stack(tmp_path / "data", channels=5)
     file = data / "part" / "test" / "spot" / "8.tiff"
     assert torch.equal(read_image(file, 5), torch.from_numpy(tifffile.imread(file)).permute(2, 0, 1))
-    options = {"channels": 5, "width": 4, "loss": "mse", "image_size": 32, "num_epochs": 1}
+    options = {"channels": 5, "width": 4, "loss": "mse", "image_size": 64, "num_epochs": 1}
     run = adcore.train(f"mvtec:{data}", "part", "autoencoder", out=tmp_path / "run", **options)
     model = adcore.load(run.artifact)
     assert model.preprocess.channels == 5
@@ -74,7 +74,7 @@ def test_value_range_maps_its_ends_to_zero_and_one() -> None:
 
 def test_value_range_is_a_setting_and_stays_in_the_model(tmp_path) -> None:
     data = write_stack(tmp_path / "data", channels=3, top=0.05)
-    options = {"width": 4, "image_size": 32, "num_epochs": 1, "value_range": [0, 0.05]}
+    options = {"width": 4, "image_size": 64, "num_epochs": 1, "value_range": [0, 0.05]}
     run = adcore.train(f"mvtec:{data}", "part", "autoencoder", out=tmp_path / "run", **options)
     assert adcore.load(run.artifact).preprocess.value_range == (0.0, 0.05)
     for wrong in ("x", [1, 0], [1], 5):

@@ -15,7 +15,7 @@ from adcore.request import DataChoice, choose_model
 from adcore.testing import write_tiny_mvtec
 from adcore.training_run import run_identity
 
-FAST = {"width": 4, "latent": 4, "image_size": 32}
+FAST = {"width": 4, "latent": 4, "image_size": 64}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from adcore.testing import write_tiny_mvtec
 from adcore.training.callbacks import Callback
 
 SETTINGS = {
-    "model": "autoencoder", "image_size": 32, "batch_size": 2, "device": "cpu", "num_epochs": 1, "checkpoint_seconds": 1e6,
+    "model": "autoencoder", "image_size": 64, "batch_size": 2, "device": "cpu", "num_epochs": 1, "checkpoint_seconds": 1e6,
 }  # fmt: skip
 
 
