@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import warm
 
 ROOT = Path(__file__).parent.parent
 KOREAN = ROOT / "README.ko.md"
@@ -25,6 +27,8 @@ SET_UP = {  # the two commands that made this environment, or would make another
     "pip install hatch && hatch run demo",
     "pip install hatch && hatch run test",
 }
+
+SHELL = re.compile(r"[|&;<>$`*?\\(){}]|^(cd|export|if|for) |^\w+=", re.MULTILINE)
 
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:
@@ -68,6 +72,25 @@ def test_the_korean_readme_has_the_code_of_the_english_one() -> None:
     assert blocks(KOREAN) == blocks(ROOT / "README.md")
 
 
+def commands(language: str, code: str, folder: Path) -> list[list[str]]:
+    """What a block runs, one after the other: a script, the lines of a shell script, or where the lines need a shell it."""
+    script = folder / f"block.{language}"
+    script.write_text(code, encoding="utf-8")
+    if language == "python":
+        return [[sys.executable, script.name] if "sys.modules" in code else [script.name]]  # it asks what is imported
+    if SHELL.search(code):
+        return [[shutil.which("bash"), "-euo", "pipefail", script.name]]
+    return [words for line in code.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def run(command: list[str], folder: Path) -> tuple[int, str]:
+    """Exit code and output of a command, of adcore and of Python scripts in a process that has imported torch already."""
+    if command[0] in ("adcore", "block.python"):
+        return warm.run(command, folder)
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return done.returncode, done.stdout
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if p != KOREAN], ids=lambda page: str(page.relative_to(ROOT)))
 def test_code_blocks_run(page, folder) -> None:
     for language, info, code in blocks(page):
@@ -77,12 +100,10 @@ def test_code_blocks_run(page, folder) -> None:
         elif language in ("sh", "python"):
             if "adcore export" in code and find_spec("onnxscript") is None:
                 pytest.skip('the rest of the page exports models: pip install "adcore[export]"')
-            lines = [line for line in code.splitlines() if line.strip() not in SET_UP]
-            script = folder / f"block.{language}"
-            script.write_text("\n".join(lines), encoding="utf-8")
-            runner = [sys.executable] if language == "python" else [shutil.which("bash"), "-euo", "pipefail"]
-            done = subprocess.run([*runner, script.name], cwd=folder, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{page.name}:\n{code}\n{done.stdout}\n{done.stderr}"
+            code = "\n".join(line for line in code.splitlines() if line.strip() not in SET_UP)
+            for command in commands(language, code, folder):
+                status, output = run(command, folder)
+                assert status == 0, f"{page.name}:\n{code}\n{output}"
 
 
 def test_the_site_builds_with_every_link_and_docstring(tmp_path) -> None:
