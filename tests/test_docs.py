@@ -12,11 +12,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import warm
+from adcore.testing.needs import skip_without_onnx
 
 ROOT = Path(__file__).parent.parent
 KOREAN = ROOT / "README.ko.md"
@@ -98,8 +98,8 @@ def test_code_blocks_run(page, folder) -> None:
             (folder / info).parent.mkdir(parents=True, exist_ok=True)
             (folder / info).write_text(code, encoding="utf-8")
         elif language in ("sh", "python"):
-            if "adcore export" in code and find_spec("onnxscript") is None:
-                pytest.skip('the rest of the page exports models: pip install "adcore[export]"')
+            if "adcore export" in code:
+                skip_without_onnx()  # and the rest of the page
             code = "\n".join(line for line in code.splitlines() if line.strip() not in SET_UP)
             for command in commands(language, code, folder):
                 status, output = run(command, folder)

@@ -25,14 +25,14 @@ from adcore.inference.predictor import load
 from adcore.model import AnomalyModel, Prediction
 from adcore.preprocess import RESIZE_METHODS, Preprocess
 from adcore.registry import register
+from adcore.testing.needs import skip_without_onnx
 from adcore_runtime.backends import open_graph
 from adcore_runtime.onnx_file import read_record
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-pytest.importorskip("onnx", reason='pip install "adcore[export]"')
-pytest.importorskip("onnxscript", reason='pip install "adcore[export]"')
+skip_without_onnx()
 
 
 class Mean(AnomalyModel):

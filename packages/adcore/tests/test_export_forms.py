@@ -16,10 +16,11 @@ from adcore.export.graph import write_graph
 from adcore.export.pictures import check_images
 from adcore.model import AnomalyModel, Prediction
 from adcore.preprocess import Preprocess
+from adcore.testing.needs import skip_without_onnx
 from adcore_runtime.backends import open_graph
 
-onnx = pytest.importorskip("onnx", reason='pip install "adcore[export]"')
-pytest.importorskip("onnxscript", reason='pip install "adcore[export]"')
+skip_without_onnx()
+import onnx  # noqa: E402
 
 RECORD = {"format": 1, "calibration": {"threshold": {"value": 0.25}}}
 

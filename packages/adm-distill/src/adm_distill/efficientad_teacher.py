@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,7 +80,7 @@ def find_teacher(teacher: str, size: PDNSize) -> Path:
     else:
         candidates = [folder / name for folder, _ in search_folders() for name in names]
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # False for a name that no system takes
             return candidate
     where = teacher if teacher != "pretrained" else ", ".join(str(folder) for folder, _ in search_folders())
     raise WeightsError(

@@ -117,7 +117,7 @@ class GANomaly(AnomalyModel):
 
     def scaled(self, images: Tensor) -> Tensor:
         """[0, 1] -> [-1, 1], what the decoder's tanh can reach."""
-        self.check_run(len(images), images.shape[-2:])
+        self.check_run(images.shape[0], images.shape[-2:])
         return 2 * images - 1
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -68,7 +69,7 @@ def resolve(name: str, file: str | Path | None = None) -> WeightsFile:
     card = backbone_card(name)
     if file is not None:
         path = Path(file).expanduser()
-        if not path.is_file():
+        if not os.path.isfile(path):  # False for a name that no system takes, where Path.is_file raises
             raise WeightsError(f"weights file {path} for backbone '{name}' does not exist")
         return check_digest(WeightsFile(card, path, "file"))
     found = find(card)

@@ -111,7 +111,7 @@ def read_csv(file: Path, required: Iterable[str], columns: Iterable[str]) -> lis
                 bad = next((name for name, cell in row.items() if printable(cell) != cell), None)
                 if bad is not None:
                     raise DataError(
-                        f"{file}, line {line}: '{bad}' has control characters: {printable(row[bad])[:80]}; "
+                        f"{file}, line {line}: '{printable(bad)}' has control characters: {printable(row[bad])[:80]}; "
                         "save it again as 'CSV UTF-8'"
                     )
                 rows.append((line, row))

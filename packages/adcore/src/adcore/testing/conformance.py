@@ -19,14 +19,15 @@ from adcore import artifact as artifacts
 from adcore.artifact import Artifact
 from adcore.cards import load_target
 from adcore.config import config_fields
-from adcore.errors import ConfigError, NotFittedError
+from adcore.errors import NotFittedError
 from adcore.export.gate import Gate
-from adcore.export.graph import require_onnx, write_graph
+from adcore.export.graph import write_graph
 from adcore.export.pictures import CheckImages, seeded_pictures
 from adcore.model import AnomalyModel, Prediction
 from adcore.registry import create_model, model_card
 from adcore.request import ModelChoice
 from adcore.testing.card_conformance import CardConformance
+from adcore.testing.needs import skip_without_onnx
 from adcore.testing.offline import sockets_forbidden
 from adcore.testing.tiny import fit_tiny, tiny_images
 from adcore.training.device import seed_everything
@@ -275,10 +276,7 @@ class ModelConformance(CardConformance):
         shapes that depend on values or on the number of images from `export_module`; take `images.shape[0]`, not
         `len(images)`; or say in the card's `not_exportable` why it cannot be done.
         """
-        try:
-            require_onnx()
-        except ConfigError as error:
-            pytest.skip(str(error))
+        skip_without_onnx()
         model, _, choice = fitted
         reason = model_card(self.model).not_exportable
         if reason:
