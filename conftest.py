@@ -16,15 +16,25 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
+# The longest files; they go first, so that at the end no core waits for another one.
+LONGEST = (
+    "tests/test_docs.py",
+    "tests/test_new_plugin.py",
+    "tests/test_experiments.py",
+    "tests/test_resume.py",
+    "tests/parity/",
+)
+
 # Tracing a network takes 3 to 60 seconds: of each family one small model is exported in every run, the others with `-m slow`.
 QUICK_EXPORTS = {"patchcore-resnet18", "fastflow-resnet18", "stfpm-resnet18", "ganomaly", "dinomaly-gem"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the exports of all other cards as slow, and what needs CUDA as gpu."""
+    """Mark the exports of all other cards as slow, and what needs CUDA as gpu; put the longest files first."""
     for item in items:
         if item.name == "test_on_gpu":
             item.add_marker("gpu")
         if item.name == "test_exports" and getattr(item.cls, "model", "") not in QUICK_EXPORTS:
             item.add_marker("slow")
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))

@@ -1,6 +1,7 @@
 """What the fuzz tests share: how long they run, from which seed, and what a case may take.
 
-ADCORE_FUZZ_SECONDS gives the seconds of each test (6), ADCORE_FUZZ_SEED the seed (0), ADCORE_FUZZ_CASE runs one case again.
+ADCORE_FUZZ_SECONDS gives the seconds of each test (without it 3, and at most 300 cases), ADCORE_FUZZ_SEED the seed (0),
+ADCORE_FUZZ_CASE runs one case again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from adcore.errors import AdcoreError
 
+QUICK_SECONDS, QUICK_CASES = 3, 300  # of each test in the quick suite; a fast machine meets no cases of its own
 SECONDS_OF_A_CASE = 5  # of processor time
 SECONDS_OF_A_HANG = 120  # of the clock; then the process ends with a traceback that shows where
 MEGABYTES = 1500  # how far the process may grow
@@ -29,10 +31,11 @@ class Budget:
         self.name, self.number, self.done = name, -1, 0
 
     def __iter__(self) -> Iterator[np.random.Generator]:
-        seconds, seed = float(os.environ.get("ADCORE_FUZZ_SECONDS", 6)), int(os.environ.get("ADCORE_FUZZ_SEED", 0))
+        asked, seed = os.environ.get("ADCORE_FUZZ_SECONDS"), int(os.environ.get("ADCORE_FUZZ_SEED", 0))
+        seconds, cases = (float(asked), count()) if asked else (QUICK_SECONDS, range(QUICK_CASES))
         single = os.environ.get("ADCORE_FUZZ_CASE")
         end, grown = time.monotonic() + seconds, peak_megabytes() + MEGABYTES
-        for self.number in [int(single)] if single else count():
+        for self.number in [int(single)] if single else cases:
             if not single and self.done and time.monotonic() > end:
                 break
             started = time.process_time()
