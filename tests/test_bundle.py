@@ -166,11 +166,41 @@ def test_a_folder_without_a_good_manifest_is_no_bundle(bundle, tmp_path, run_cli
         verify_bundle(bundle)
 
 
-@pytest.mark.skipif(shutil.which("sh") is None, reason="no POSIX shell")
-def test_its_script_installs_without_an_index_and_refuses_an_altered_wheel(bundle, tmp_path) -> None:
+def pip_command(script: Path) -> list[str]:
+    """The words after `-m pip` of the line that installs."""
+    (line,) = (line for line in script.read_text().splitlines() if "-m pip" in line and not line.startswith("#"))
+    return line.partition("-m pip ")[2].split()
+
+
+def test_both_scripts_take_the_same_steps(bundle) -> None:
+    sh, ps1 = bundle / "install.sh", bundle / "install.ps1"
+    *steps, options = pip_command(sh)
+    assert (options, pip_command(ps1)) == ('"$@"', [*steps, "@args"])
+    assert steps == ["install", "--no-index", "--find-links", "wheels", "--require-hashes", "-r", "requirements.txt"]
+    for own_folder, python, failure, script in (
+        ('cd "$(dirname "$0")"', "${PYTHON:-python3}", "exec ", sh),  # exec: pip's exit code is the script's
+        ("Set-Location $PSScriptRoot", 'if ($env:PYTHON) { $env:PYTHON } else { "python" }', "exit $LASTEXITCODE", ps1),
+    ):
+        lines = script.read_text()
+        assert own_folder in lines
+        assert python in lines
+        assert failure in lines
+    notes = [script.read_text().splitlines() for script in (sh, ps1)]
+    assert next(line for line in notes[0] if line.startswith("# ")) == notes[1][0]
+
+
+SCRIPTS = {"sh": ["sh", "install.sh"], "pwsh": ["pwsh", "-NoProfile", "-File", "install.ps1"]}
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_its_script_installs_without_an_index_and_refuses_an_altered_wheel(shell, bundle, tmp_path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    *command, name = SCRIPTS[shell]
+
     def install(target: Path) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHON": sys.executable, "PIP_CONFIG_FILE": os.devnull}
-        script = ["sh", str(bundle / "install.sh"), "--target", str(target)]
+        script = [*command, str(bundle / name), "--target", str(target)]
         return subprocess.run(script, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     done = install(tmp_path / "site")

@@ -130,6 +130,15 @@ def test_visa(tmp_path: Path, make_images: Make, refuses: Refuses) -> None:
     refuses(lambda: reader.samples("nuts"), "did you mean nut?")
 
 
+def test_a_table_that_was_written_on_windows_names_the_same_files(tmp_path: Path, make_images: Make) -> None:
+    make_images(tmp_path, "nut/Data/Images/Normal/{0-1}.png")
+    rows = [rf"nut,{split},normal,nut\Data\Images\Normal\{i}.png," for i, split in enumerate(("train", "test"))]
+    names = [
+        sample.image_path.relative_to(tmp_path).as_posix() for sample in VisA(visa_rows(tmp_path, rows)).samples("nut")
+    ]
+    assert sorted(names) == [f"nut/Data/Images/Normal/{i}.png" for i in range(2)]
+
+
 def test_what_is_not_visa_is_said(tmp_path: Path, refuses: Refuses) -> None:
     refuses(VisA(tmp_path).categories, "split_csv/1cls.csv", "the folder is empty")
     refuses(

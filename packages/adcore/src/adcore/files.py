@@ -8,7 +8,7 @@ import platform
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from adcore_runtime.files import (
@@ -38,6 +38,7 @@ __all__ = [
     "folder_lock",
     "holds_files",
     "new_folder",
+    "portable_path",
     "printable",
     "remove_leftovers",
     "removed_on_failure",
@@ -81,6 +82,21 @@ def folder_lock(folder: Path, wait: float = 0.0) -> Iterator[None]:
         lock.release()
         if not holds_files(folder):
             remove_empty(created)
+
+
+def portable_path(text: str) -> Path:
+    """The path that a file's `text` names, also where the file was written on Windows: there \\ separates folders.
+
+    Raises ConfigError for a path with a drive where there are none, or with the tab or line end that JSON makes of `\\t`.
+    """
+    if re.search(r"[\t\r\n]", text):
+        raise ConfigError(f"{text!r} holds a tab or a line end; write each backslash of a path twice, or /")
+    path = Path(text)
+    if os.name == "nt" or os.path.lexists(path):  # elsewhere a name may hold a backslash
+        return path
+    if PureWindowsPath(text).drive:
+        raise ConfigError(f"{text} is a path on Windows; give the folder on this machine")
+    return Path(text.replace("\\", "/"))
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -23,7 +23,7 @@ from adcore.registry import create_model, open_dataset
 from adcore.request import DataChoice, ModelChoice
 from adcore.run_results import RunResult, clear, fit_record, run_record, write_results
 from adcore.training.callbacks import Callback
-from adcore.training.device import pick_device, seed_everything
+from adcore.training.device import device_record, peak_memory_mb, pick_device, seed_everything
 from adcore.training.logs import DetailLog, TensorBoardLogs
 from adcore.training_run import train_model
 
@@ -127,6 +127,7 @@ def training(
         record["timings"]["fit_seconds"] = fitted.seconds
         record["backbones"] = header["backbones"]
         record["skipped"] = [*skipped, *(entry for scoring in scorings.values() for entry in scoring.skipped)]
+        record |= {"device": device_record(chosen_device), "peak_memory_mb": peak_memory_mb()}
         record["artifact_sha256"] = sha256_file(folder / artifacts.MODEL_FILE)
         yield Trained(folder, artifact, reader, scorings, record)
 
@@ -165,6 +166,7 @@ def evaluate(
         scoring = score_samples(artifact.model, artifact.preprocess, reader, samples, chosen_device, data.skip_bad)
         counts = evaluation.count_samples([image.sample for image in scoring.images])
         run = run_record(artifact, data, scoring, counts) | {"training": artifact.training, "skipped": scoring.skipped}
+        run |= {"device": device_record(chosen_device), "peak_memory_mb": peak_memory_mb()}
         clear(folder)
         return write_results(folder, run, scoring, reader, artifact)
 

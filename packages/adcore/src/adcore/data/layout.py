@@ -131,6 +131,8 @@ def read_csv(file: Path, required: Iterable[str], columns: Iterable[str]) -> lis
 def listed_file(root: Path, name: str, table: Path, line: int) -> Path:
     """The file that a cell names, below `root`; DataError where there is none."""
     path = root / name
+    if name and not os.path.isfile(path):
+        path = root / name.replace("\\", "/")  # as a table that was written on Windows has it
     if name and os.path.isfile(path):  # False for a name that no system takes, where Path.is_file raises
         return path
     shown = str(path) if len(name) <= 400 else f"{name[:80]}... ({len(name)} characters)"

@@ -14,6 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from adcore.data.samples import select
 from adcore.errors import AdcoreError, ConfigError, WeightsError, suggest
 from adcore.experiments.reading import LINE, RawCondition, read_conditions, short
+from adcore.files import portable_path
 from adcore.prepared import Prepared, check_model, prepare_run
 from adcore.registry import check_data_options, list_models, open_dataset
 from adcore.request import DataChoice, ModelChoice, choose_model, validation_split
@@ -133,7 +134,9 @@ def check_condition(raw: RawCondition) -> tuple[Condition | None, list[str]]:
     if not isinstance(settings.get("dataset_root"), str):
         return None, mistakes
     try:
-        root = Path(settings["dataset_root"]).expanduser().absolute()
+        root = portable_path(settings["dataset_root"]).expanduser().absolute()
+    except ConfigError as error:
+        return None, [*mistakes, f"dataset_root: {error}"]
     except RuntimeError:
         return None, [*mistakes, f"dataset_root: there is no home folder for {short(settings['dataset_root'])}"]
     targets, wrong = _check_domains(config, root)

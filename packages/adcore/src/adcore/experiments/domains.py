@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from adcore import pipeline
 from adcore.data.samples import select
@@ -20,7 +17,7 @@ from adcore.evaluation.report import DomainRow
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.experiments.conditions import Condition
 from adcore.run_results import RunResult, write_results
-from adcore.training.device import pick_device
+from adcore.training.device import peak_memory_mb, pick_device
 
 SHOWN = 4  # images drawn for each domain
 
@@ -127,23 +124,6 @@ def _log(run: dict[str, Any]) -> None:
 def flat(measured: dict[str, Any]) -> dict[str, Any]:
     """{"values", "reasons"} -> the values themselves, with the reasons of the undefined ones beside them."""
     return {**measured["values"], "reasons": measured["reasons"]}
-
-
-def peak_memory_mb() -> dict[str, float | None]:
-    """Peak memory of this process in MB: {"process"} (None where the system does not say), {"gpu"} where one was used."""
-    peak = None
-    with suppress(ImportError):  # Windows has no such module
-        import resource
-
-        unit = 2**20 if sys.platform == "darwin" else 2**10
-        peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
-    with suppress(OSError, TypeError):  # Linux: of this program alone; ru_maxrss may count the program that started it
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="ignore")
-        peak = round(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 2**10, 1)
-    used = {"process": peak}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        used["gpu"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    return used
 
 
 def _file_name(text: str) -> str:

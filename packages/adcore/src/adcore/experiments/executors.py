@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,6 +18,9 @@ from adcore.registry import load_executor
 
 CARRIED = ("ADCORE_", "OMP_", "MKL_", "PYTHONPATH")  # of the environment, to workers that were started elsewhere
 DAY = 24 * 60  # minutes
+WINDOWS = sys.platform == "win32"
+# Ctrl-C is for the runner, which then stops the others
+OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if WINDOWS else {"start_new_session": True}
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def spawn(start: Start) -> subprocess.Popen:
             stderr=log,
             cwd=start.directory,
             env={**os.environ, **start.environment},
-            start_new_session=True,  # Ctrl-C is for the runner, which then stops the others
+            **OWN_GROUP,
         )
 
 

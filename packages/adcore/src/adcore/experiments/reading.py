@@ -17,6 +17,7 @@ _COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTAL
 _LAST_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])')
 _MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 LINE = 1000  # characters of a message
+TWICE = "; write each backslash of a path twice, or /"
 MAX_BYTES, MAX_VALUES, MAX_DEPTH, MAX_RUNS = 2**22, 100_000, 20, 10_000  # far more than a file of conditions needs
 
 
@@ -112,7 +113,8 @@ def _parse(path: Path) -> Any:
     except RecursionError:
         raise ConfigError(f"{path}: not valid {kind}: nested too deeply") from None
     except ValueError as error:  # among them numbers of too many digits, and impossible dates
-        raise ConfigError(f"{path}: not valid {kind}: {short(error)}") from None
+        hint = TWICE if "escape" in str(error) else ""
+        raise ConfigError(f"{path}: not valid {kind}: {short(error)}{hint}") from None
 
 
 def _parse_yaml(path: Path, text: str) -> Any:
@@ -132,7 +134,8 @@ def _parse_yaml(path: Path, text: str) -> Any:
     try:
         return yaml.load(text, Loader)
     except (yaml.YAMLError, TypeError, AttributeError) as error:  # of values that do not fit their tag, too
-        raise ConfigError(f"{path}: not valid YAML: {short(error)}") from None
+        hint = TWICE if "escape" in str(error) else ""
+        raise ConfigError(f"{path}: not valid YAML: {short(error)}{hint}") from None
 
 
 def _parse_json(path: Path, text: str) -> Any:
@@ -171,7 +174,7 @@ def _check_values(path: Path, data: Any) -> None:
             waiting += [(one, depth + 1) for one in value]
         elif isinstance(value, str):
             if not value.isprintable() and re.search(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", value):
-                raise ConfigError(f"{path}: {short(repr(value))} holds characters that are not text")
+                raise ConfigError(f"{path}: {short(repr(value))} holds characters that are not text{TWICE}")
         elif isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{path}: {value} is not a finite number")
         elif isinstance(value, int) and value.bit_length() > 63:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import random
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +35,59 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device '{name}' was asked for, but torch sees no GPU; use --device cpu")
     return device
+
+
+def device_record(device: torch.device) -> dict[str, Any]:
+    """What result.json says of a device: device, name, and of a GPU its memory in MB, its driver and CUDA's version."""
+    if device.type != "cuda":
+        return {"device": str(device), "name": _processor()}
+    memory = round(torch.cuda.get_device_properties(device).total_memory / 2**20)
+    record = {"device": str(device), "name": torch.cuda.get_device_name(device), "memory_mb": memory}
+    return {**record, "driver": _driver(), "cuda": torch.version.cuda}
+
+
+def peak_memory_mb() -> dict[str, float | None]:
+    """Peak memory of this process in MB: {"process"} (None where the system does not say), {"gpu"} where one was used."""
+    used = {"process": _peak_of_process()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        used["gpu"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return used
+
+
+def _peak_of_process() -> float | None:
+    with suppress(OSError, TypeError):  # Linux: of this program alone; ru_maxrss may count the program that started it
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="ignore")
+        return round(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 2**10, 1)
+    with suppress(ImportError):  # macOS and others
+        import resource
+
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+    with suppress(ImportError, AttributeError):  # Windows
+        import psutil
+
+        return round(psutil.Process().memory_info().peak_wset / 2**20, 1)
+    return None
+
+
+def _processor() -> str:
+    with suppress(OSError, TypeError):  # Linux, where Python's answer is the kind alone, or nothing
+        information = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return re.search(r"model name\s*:\s*(.+)", information)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver; None where neither NVML nor Linux says it."""
+    with suppress(Exception):  # NVML raises types of its own
+        import pynvml
+
+        pynvml.nvmlInit()
+        version = pynvml.nvmlSystemGetDriverVersion()
+        return version.decode() if isinstance(version, bytes) else version
+    with suppress(OSError, TypeError):
+        return re.search(r"\d+\.\d[\d.]*", Path("/proc/driver/nvidia/version").read_text(encoding="ascii"))[0]
+    return None
 
 
 def has_mixed_precision(device: torch.device) -> bool:
