@@ -17,7 +17,8 @@ PACKAGES = sorted(
 ROOMS = [
     "adcore errors cards maps memory",
     "files",
-    "batching card_checks config hookspecs model preprocess settings tensorfile backbones.cards bundle_manifest data.builtin",
+    "batching card_checks config hookspecs model preprocess settings spellings tensorfile "
+    "backbones.cards bundle_manifest data.builtin",
     "builtin header data",
     "plugins",
     "plugin_probe registry",

@@ -140,7 +140,7 @@ def test_five_mistakes_are_five_messages_with_condition_and_key(root, run_cli) -
         ({"model_type": "stfpm-resnet18", "early_stopping_patience": 3}, "early_stopping_patience: .*val_split_mode"),
         ({"target_domains": ["domain_A"]}, "is the source"),
         ({"target_domains": "auto", "val_split_mode": "from_train"}, "source's test set validates"),
-        ({"max_epochs": 3, "epochs": 4}, "max_epochs: stands beside epochs"),
+        ({"max_epochs": 3, "epochs": 4}, "epochs stands beside max_epochs"),
         ({"dataset": "hdmapp"}, "dataset: unknown dataset"),
         ({"dataset_root": "/nowhere"}, "dataset_root: "),
     ],

@@ -8,9 +8,10 @@ from typing import Any
 
 from adcore import pipeline
 from adcore.cards import card_for
+from adcore.errors import ConfigError
 from adcore.model import AnomalyModel
-from adcore.registry import check_data_options, open_dataset, register
-from adcore.request import DataChoice, choose_model, parse_data, validation_split
+from adcore.registry import register
+from adcore.request import ALL, DataChoice, choose_categories, choose_model, parse_data, validation_split
 from adcore.run_results import RunResult
 from adcore.settings import settings
 
@@ -20,7 +21,7 @@ _RUN_KEYS = ("device", "overwrite", "threshold", "include_backbone", "callbacks"
 
 def train(
     dataset: str | Sequence[str],
-    category: str | Sequence[str],
+    category: str | Sequence[str] | None,
     model: str | type[AnomalyModel],
     *,
     num_epochs: int | None = None,
@@ -29,26 +30,36 @@ def train(
 ) -> RunResult | list[RunResult]:
     """Train `model` on one category, several, or "all" of them, of one dataset ("mvtec" or "mvtec:ROOT") or several.
 
-    `model` is a name, or a class of your own that no package registers.
+    `model` is a name, or a class of your own that no package registers. With `pooled` one model is trained on all categories
+    together, and `category` is None.
     One run for each category: a RunResult for one dataset and category, else a list. Keyword settings are the ones of
     `adcore info MODEL`, of training (batch_size, learning_rate, ...) and of the run (val_split, skip_bad, device, ...);
     `data_options` are those of the dataset's reader (`adcore info DATASET`).
     """
     runs = train_models(dataset, category, [model], num_epochs=num_epochs, out=out, **settings_)
-    single = isinstance(dataset, str) and isinstance(category, str) and category != "all"
+    single = isinstance(dataset, str) and (settings_.get("pooled") or (isinstance(category, str) and category != ALL))
     return runs[0] if single else runs
 
 
 def train_models(
-    dataset: str | Sequence[str],
-    category: str | Sequence[str],
-    models: Sequence[str | type[AnomalyModel]],
+    dataset: str | Sequence[str] | None = None,
+    category: str | Sequence[str] | None = None,
+    models: Sequence[str | type[AnomalyModel]] = (),
     *,
+    dataset_type: str | Sequence[str] | None = None,
+    categories: str | Sequence[str] | None = None,
     num_epochs: int | None = None,
     out: str | Path | None = None,
+    pooled: bool = False,
     **settings_: Any,
 ) -> list[RunResult]:
-    """Train each of `models` on each category; every setting of every run is checked before the first one starts."""
+    """Train each of `models` on each category; every setting of every run is checked before the first one starts.
+
+    `dataset_type` and `categories` are other names of `dataset` and `category`.
+    """
+    dataset, category = dataset or dataset_type, category or categories
+    if not dataset or not models or not (category or pooled):
+        raise ConfigError("train_models needs a dataset, categories (or pooled=True) and models")
     data_settings = {field: settings_.pop(key) for key, field in _DATA_KEYS.items() if key in settings_}
     data_settings |= validation_split(settings_.pop("val_split", None), settings_.pop("val_ratio", None))
     run_options = {key: settings_.pop(key) for key in _RUN_KEYS if key in settings_}
@@ -59,16 +70,13 @@ def train_models(
     data = [
         DataChoice(name, root, one, **data_settings)
         for name, root in map(parse_data, [dataset] if isinstance(dataset, str) else dataset)
-        for one in _categories(name, root, category, data_settings.get("options", {}))
+        for one in choose_categories(name, root, category, data_settings.get("options", {}), pooled)
     ]
     runs = [(choice, chosen) for chosen in data for choice in choices]
     results = []
     for choice, chosen in runs:
         parts = (choice.card.name, chosen.dataset, chosen.category)
-        if out is None:
-            folder = pipeline.run_folder(settings().output_dir, *parts)
-        else:
-            folder = Path(out) if len(runs) == 1 else Path(out) / "_".join(parts)
+        folder = pipeline.folder_of(out, parts, alone=len(runs) == 1)
         results.append(pipeline.train(choice, chosen, folder, **run_options))
     return results
 
@@ -94,10 +102,3 @@ def _name(model: str | type[AnomalyModel]) -> str:
     card = card_for(model)
     register(card)
     return card.name
-
-
-def _categories(name: str, root: Path, category: str | Sequence[str], options: dict[str, Any]) -> list[str]:
-    check_data_options(name, options)
-    if category == "all":
-        return open_dataset(name, str(root), **options).categories()
-    return [category] if isinstance(category, str) else list(category)

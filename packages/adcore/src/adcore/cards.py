@@ -41,6 +41,7 @@ class ModelCard:
     channels: Literal[3, "any"] = 3  # of the input; "any": the model has a setting `channels`
     size_multiple: int = 1  # of both sides of the input, with the card's own config; checked before an image is read
     cost: Literal["light", "medium", "heavy"] = "medium"  # light: a CPU is enough; heavy: train it on a GPU
+    spellings: Mapping[str, str] = field(default_factory=dict)  # what others call a setting -> its name here
     licence: str = ""  # of the code; that of the weights is in the backbone's card
     not_exportable: str = ""  # why `adcore export` cannot write it, in words; empty: it can
     published: str = ""  # MVTec AD mean image / pixel AUROC %, from the paper

@@ -22,6 +22,7 @@ from adcore.prepared import prepare_run, samples_of
 from adcore.registry import create_model, open_dataset
 from adcore.request import DataChoice, ModelChoice
 from adcore.run_results import RunResult, clear, fit_record, run_record, write_results
+from adcore.settings import settings
 from adcore.training.callbacks import Callback
 from adcore.training.device import device_record, peak_memory_mb, pick_device, seed_everything
 from adcore.training.logs import DetailLog, TensorBoardLogs
@@ -39,6 +40,13 @@ def run_folder(output: Path, *parts: str) -> Path:
     while folder.exists():
         folder, number = output / f"{name}_{number}", number + 1
     return folder
+
+
+def folder_of(out: str | Path | None, parts: Sequence[str], alone: bool) -> Path:
+    """A run's folder: `out` where it is the only run, else one below it, called by `parts`; without `out` a new one."""
+    if out is None:
+        return run_folder(settings().output_dir, *parts)
+    return Path(out) if alone else Path(out) / "_".join(parts).replace("/", "-")
 
 
 @dataclass

@@ -11,9 +11,8 @@ from adcore.data.samples import DatasetReader, Sample, select
 from adcore.data.splits import split_validation
 from adcore.errors import AdcoreError, DataError
 from adcore.registry import create_model, open_dataset
-from adcore.request import DataChoice, ModelChoice
+from adcore.request import ALL, DataChoice, ModelChoice
 
-ALL = "all"  # as a category: one model over all of them
 HOLD_OUT = 0.1  # part of the training images kept for calibration when there is nothing else
 
 

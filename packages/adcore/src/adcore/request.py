@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from adcore.data.splits import SplitMode
 from adcore.errors import ConfigError
 from adcore.model import AnomalyModel
 from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, RESIZE_METHODS, Preprocess
-from adcore.registry import backbone_card, model_card, model_class
+from adcore.registry import backbone_card, check_data_options, model_card, model_class, open_dataset
 from adcore.settings import settings
+from adcore.spellings import translate
 from adcore.training.plan import UNUSED_IN_ONE_PASS, Plan
 
+ALL = "all"  # as the category of a DataChoice: all of them together
 VAL_RATIO = 0.2  # part of the images that a validation split takes
 MAX_SIDE = 2**14  # pixels
 PREPROCESS_KEYS = ("image_size", "crop_size", "normalization", "resize", "channels", "value_range")
@@ -63,17 +66,35 @@ def parse_data(spec: str) -> tuple[str, Path]:
     return name, folder / name if (folder / name).is_dir() else folder
 
 
+def choose_categories(
+    name: str, root: Path, category: str | Sequence[str], options: dict[str, Any], pooled: bool = False
+) -> list[str]:
+    """The categories of the runs: one for each that is named, of "all" for each of the dataset; `pooled`: one over all."""
+    if pooled:
+        if category not in (None, ALL):
+            raise ConfigError("pooled trains on all categories together; leave the category out")
+        return [ALL]
+    known = open_dataset(name, str(root), **check_data_options(name, options)).categories
+    if category == ALL:
+        return known()
+    return [category] if isinstance(category, str) else list(category)
+
+
 def choose_model(name: str, overrides: dict[str, Any]) -> ModelChoice:
-    """Sort `overrides` into model, plan and preprocessing settings; ConfigError lists the valid keys."""
+    """Sort `overrides` into model, plan and preprocessing settings; ConfigError lists the valid keys.
+
+    Names that other frameworks use are understood (see `adcore.spellings`).
+    """
     card = model_card(name)
     kind = model_class(card)
     fields = config_fields(kind)
+    overrides = translate(card, (*PLAN_KEYS, *PREPROCESS_KEYS, *fields), overrides)
     unknown = [key for key in overrides if key not in (*PLAN_KEYS, *PREPROCESS_KEYS, *fields)]
     if unknown:
         raise ConfigError(unknown_key_message(card.name, unknown, sorted({*fields, *PLAN_KEYS, *PREPROCESS_KEYS})))
     config = checked_config(card, kind, {k: v for k, v in overrides.items() if k in fields})
     plan_overrides = {k: v for k, v in overrides.items() if k in PLAN_KEYS and k not in fields}
-    plan = Plan.for_card(card, **{"seed": settings().seed, **plan_overrides})
+    plan = Plan.for_card(card, **{"seed": settings().seed, "num_workers": settings().num_workers, **plan_overrides})
     given = {key: value for key, value in plan_overrides.items() if key in UNUSED_IN_ONE_PASS}
     unused = [key for key, value in given.items() if value not in (None, Plan.model_fields[key].default)]
     notes = ()

@@ -24,6 +24,9 @@ class Settings:
     output_dir: Path = Path("results")
     seed: int = 42
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
+    num_workers: int = 0  # processes that read images; 0: threads of this one
+    pin_memory: bool = False  # batches in page-locked memory, which a GPU copies from faster
+    persistent_workers: bool = True  # False: new processes that read in every epoch
     allow_downloads: bool = False
     max_image_pixels: int = PIXEL_LIMIT  # width times height; larger images are refused
 
@@ -65,17 +68,22 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], Any], str]] = {  # key -> (its check,
     "output_dir": (_folder, "a folder"),
     "seed": (_whole_number(0, 2**32), "a whole number from 0 to 4294967295"),
     "device": (_device, "auto, cpu, cuda, cuda:1, ..."),
+    "num_workers": (_whole_number(0, 1025), "a whole number from 0 to 1024"),
+    "pin_memory": (_switch, "true or false"),
+    "persistent_workers": (_switch, "true or false"),
     "allow_downloads": (_switch, "true or false"),
     "max_image_pixels": (_whole_number(LOWEST_PIXEL_LIMIT, 2**62), f"a whole number from {LOWEST_PIXEL_LIMIT}"),
 }
 
 
-def set_globals(**values: Any) -> Settings:
-    """Set any of dataset_dir, backbone_dir, output_dir, seed, device, allow_downloads, max_image_pixels for this process.
+def set_globals(*, show_globals: bool = False, **values: Any) -> Settings:
+    """Set any fields of `Settings` for this process; with `show_globals`, print those in force.
 
     None resets a folder. Raises ConfigError for an unknown key or a value of a wrong type, and then changes nothing.
     """
     _globals.update(_checked(values, "set_globals: "))
+    if show_globals:
+        print("\n".join(f"{key} = {getattr(settings(), key)}" for key in _KEYS))
     return settings()
 
 

@@ -17,6 +17,7 @@ _STFPM = {
     "published": "95.5 / 97.0",
 }
 _EFFICIENTAD = {
+    "spellings": {"imagenet_dir": "penalty_images", "model_size": "size"},
     "licence": "Apache-2.0",
     "target": "adm_distill.efficientad:EfficientAD",
     "family": "distillation",
@@ -43,6 +44,7 @@ _FRE = {
 _REVERSE = {
     "licence": "Apache-2.0",
     "target": "adm_distill.reverse_distillation:ReverseDistillation",
+    "spellings": {"anomaly_map_mode": "anomaly_map"},
     "size_multiple": 32,
     "family": "distillation",
     "title": "Reverse Distillation",

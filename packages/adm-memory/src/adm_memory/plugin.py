@@ -21,6 +21,7 @@ _PATCHCORE = {
     "training": "one-pass",
     "cost": "light",
     "target": "adm_memory.patchcore:PatchCore",
+    "spellings": {"coreset_sampling_ratio": "coreset_ratio"},
     "family": "memory",
     "title": "PatchCore",
     "paper": "Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022",

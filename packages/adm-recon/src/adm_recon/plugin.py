@@ -5,6 +5,7 @@ from adcore.hookspecs import hookimpl
 
 _TEXTURES = ("textures folder such as DTD (optional; procedural textures otherwise)",)
 _DRAEM = {
+    "spellings": {"anomaly_source_path": "textures", "sspcab_lambda": "sspcab_weight"},
     "licence": "Apache-2.0",
     "cost": "heavy",
     "size_multiple": 32,
@@ -21,6 +22,7 @@ _DRAEM_PAPER = (
     "ICCV 2021"
 )
 _SEVNET = {
+    "spellings": {"severity_loss_type": "severity_loss", "severity_head_pooling_type": "severity_head"},
     "licence": "Apache-2.0",
     "cost": "heavy",
     "size_multiple": 32,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +29,11 @@ DATA_OPTION = "An option of the dataset's reader, of `adcore info DATASET`; may 
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--data, --category, --data-option, --metadata, --skip-bad, --out, --overwrite, --device, --backbone-dir, --json."""
+    """The options that name the data, and those of every run (--out, --overwrite, --device, --backbone-dir, --json)."""
     options = (
         click.option("--data", required=True, metavar="NAME:ROOT", help="Dataset layout and folder: mvtec:PATH."),
-        click.option("--category", help="Category; may be left out where there is only one."),
+        click.option("--category", help="Category, or all: each on its own. May be left out where there is only one."),
+        click.option("--pooled", is_flag=True, help="All categories together, as one."),
         click.option("--data-option", "pairs_of_data", multiple=True, metavar="KEY=VALUE", help=DATA_OPTION),
         click.option("--metadata", type=click.Path(), help="Short for --data-option metadata=FILE.csv."),
         click.option("--skip-bad", is_flag=True, help="Leave unreadable images out, and list them in the results."),
@@ -64,30 +65,34 @@ def apply_globals(device: str | None, backbone_dir: Path | None) -> str:
 def choose_data(
     data: str,
     category: str | None,
+    pooled: bool,
     pairs_of_data: tuple[str, ...],
     metadata: str | None,
     skip_bad: bool,
     val_split: str | None = None,
     val_ratio: float | None = None,
-) -> Any:
-    """The DataChoice that the options name; the category may be left out where there is one only."""
+) -> list[Any]:
+    """A DataChoice for each category that the options name; the category may be left out where there is one only."""
     from adcore.errors import ConfigError
     from adcore.registry import check_data_options, open_dataset
-    from adcore.request import DataChoice, parse_data, validation_split
+    from adcore.request import DataChoice, choose_categories, parse_data, validation_split
 
     name, root = parse_data(data)
     options = parse_settings(pairs_of_data, "--data-option")
     if metadata and "metadata" in options:
         raise click.UsageError("--metadata and --data-option metadata=... mean the same; give one of them")
     options = check_data_options(name, options | ({"metadata": metadata} if metadata else {}))
-    if category is None:
+    if category is None and not pooled:
         categories = open_dataset(name, str(root), **options).categories()
         if len(categories) != 1:
             raise ConfigError(
-                f"{root} has {len(categories)} categories, choose with --category: {', '.join(categories)}"
+                f"{root} has {len(categories)} categories, choose with --category (all: each on its own), or give --pooled: "
+                f"{', '.join(categories)}"
             )
         category = categories[0]
-    return DataChoice(name, root, category, options, **validation_split(val_split, val_ratio), skip_bad=skip_bad)
+    split = validation_split(val_split, val_ratio)
+    chosen = choose_categories(name, root, category, options, pooled)
+    return [DataChoice(name, root, one, options, **split, skip_bad=skip_bad) for one in chosen]
 
 
 def parse_settings(pairs: tuple[str, ...], option: str = "--set") -> dict[str, Any]:
@@ -125,11 +130,18 @@ def show_problems(plugins: Plugins) -> None:
             click.echo(f"adcore: {error}", err=True)
 
 
-def show_run(result: RunResult, as_json: bool) -> None:
-    """The headline of a run on stdout, or all of it as JSON."""
+def show_runs(runs: Iterable[RunResult], as_json: bool, alone: bool) -> None:
+    """The headline of each run on stdout as it ends, or all of them as JSON: one object, or a list."""
+    found = []
+    for run in runs:
+        found.append({"folder": str(run.folder), **run.summary})
+        if not as_json:
+            _show_run(run)
     if as_json:
-        click.echo(json.dumps({"folder": str(result.folder), **result.summary}, indent=2, default=str))
-        return
+        click.echo(json.dumps(found[0] if alone else found, indent=2, default=str))
+
+
+def _show_run(result: RunResult) -> None:
     summary, metrics = result.summary, result.metrics
     click.echo(f"{summary['model']} on {summary['dataset']} {summary['category']}")
     for label, key in HEADLINE:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from adcore.cli.common import show_run
+from adcore.cli.common import show_runs
 from adcore.errors import ConfigError
 from adcore.registry import list_models
 
@@ -39,8 +39,7 @@ def command(model: str | None, category: str, out: Path | None, epochs: int | No
             adcore.train(f"mvtec:{root}", one, name, num_epochs=epochs, out=folder / one, callbacks=[ProgressBar()])
             for one in (categories if category == "all" else [category])
         ]
-    for run in runs:
-        show_run(run, as_json)
+    show_runs(runs, as_json, alone=len(runs) == 1)
     if not as_json:
         click.echo(f"\nThe images are in {root}; train on them, or on yours, with:")
         click.echo(f"  adcore train {name} --data mvtec:{root} --category {categories[0]}")

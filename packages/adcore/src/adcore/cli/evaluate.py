@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from adcore.cli.common import apply_globals, choose_data, data_options, show_run
+from adcore.cli.common import apply_globals, choose_data, data_options, show_runs
 from adcore.cli.start import import_libraries
+
+if TYPE_CHECKING:
+    from adcore.request import DataChoice
+    from adcore.run_results import RunResult
 
 
 @click.command("evaluate")
@@ -17,6 +22,7 @@ def command(
     artifact: Path,
     data: str,
     category: str | None,
+    pooled: bool,
     pairs_of_data: tuple[str, ...],
     metadata: str | None,
     skip_bad: bool,
@@ -29,12 +35,15 @@ def command(
     """Score the test images with a trained model and report."""
     import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
-    chosen = choose_data(data, category, pairs_of_data, metadata, skip_bad)
+    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad)
     from adcore import artifact as artifacts
     from adcore import pipeline
-    from adcore.settings import settings
 
     loaded = artifacts.load(artifact)
-    parts = ("evaluate", loaded.model.card.name, chosen.dataset, chosen.category)
-    folder = out or pipeline.run_folder(settings().output_dir, *parts)
-    show_run(pipeline.evaluate(loaded, chosen, folder, chosen_device, overwrite, source=artifact), as_json)
+
+    def evaluate(one: DataChoice) -> RunResult:
+        parts = ("evaluate", loaded.model.card.name, one.dataset, one.category)
+        folder = pipeline.folder_of(out, parts, alone=len(chosen) == 1)
+        return pipeline.evaluate(loaded, one, folder, chosen_device, overwrite, source=artifact)
+
+    show_runs(map(evaluate, chosen), as_json, alone=len(chosen) == 1)

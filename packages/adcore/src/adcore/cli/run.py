@@ -18,8 +18,27 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @click.argument("conditions", required=False, type=click.Path(path_type=Path))
-@click.option("--ids", default="all", show_default=True, metavar="0,5-7|all", help="Conditions by number in the file.")
-@click.option("--gpus", default="auto", show_default=True, metavar="0,1|auto|none", help="auto: all, else the CPU.")
+@click.option(
+    "--data", metavar="NAME:ROOT", help="Dataset layout and folder of every condition, instead of the file's."
+)
+@click.option(
+    "--ids",
+    "--experiment-id",
+    "ids",
+    default="all",
+    show_default=True,
+    metavar="0,5-7|all",
+    help="Conditions by number in the file.",
+)
+@click.option(
+    "--gpus",
+    "--gpu-id",
+    "gpus",
+    default="auto",
+    show_default=True,
+    metavar="0,1|auto|none",
+    help="auto: all, else the CPU.",
+)
 @click.option("--jobs", type=click.IntRange(1), help="Conditions at a time; default: one a GPU, else 1.")
 @click.option("--repeat", type=click.IntRange(1), help="Runs of each condition, each with the next seed.")
 @click.option("--seeds", metavar="42,43", help="Seeds of each condition, instead of its own.")
@@ -35,6 +54,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the session's folder.")
 def command(
     conditions: Path | None,
+    data: str | None,
     ids: str,
     gpus: str,
     jobs: int | None,
@@ -52,9 +72,9 @@ def command(
     """Run the CONDITIONS of a file (JSON, also with comments, or YAML); exit code 1 when one of them failed."""
     if (conditions is None) == (resume is None):
         raise click.UsageError("give a file of conditions, or --resume with the folder of a session")
-    if resume and (ids != "all" or repeat or seeds or dry_run or out):
+    if resume and (data or ids != "all" or repeat or seeds or dry_run or out):
         raise click.UsageError(
-            "--resume takes its runs from the session; leave out --ids, --repeat, --seeds, --out, --dry-run"
+            "--resume takes its runs from the session; leave out --data, --ids, --repeat, --seeds, --out, --dry-run"
         )
     if repeat and seeds:
         raise click.UsageError("give --repeat or --seeds, not both")
@@ -71,7 +91,7 @@ def command(
     gpus = "none" if gpus == "auto" and settings().device == "cpu" else gpus
     chosen: list[tuple[int, Condition]] = []
     if conditions:
-        chosen = _choose(load_conditions(conditions), ids, _seeds(seeds), repeat or 1)
+        chosen = _choose(load_conditions(conditions, data), ids, _seeds(seeds), repeat or 1)
         _check_weights(chosen, dry_run)
         if dry_run and executor != "local":  # a dry run starts no engine
             return _list_runs(chosen, f"through {executor}")

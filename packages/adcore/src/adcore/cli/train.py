@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from adcore.cli.common import apply_globals, choose_data, data_options, parse_settings, show_run
+from adcore.cli.common import apply_globals, choose_data, data_options, parse_settings, show_runs
+
+if TYPE_CHECKING:
+    from adcore.request import DataChoice
+    from adcore.run_results import RunResult
 
 
 @click.command("train")
@@ -32,6 +37,7 @@ def command(
     model: str,
     data: str,
     category: str | None,
+    pooled: bool,
     pairs_of_data: tuple[str, ...],
     metadata: str | None,
     skip_bad: bool,
@@ -59,24 +65,24 @@ def command(
     named = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "num_workers": num_workers}
     overrides = parse_settings(pairs) | {key: value for key, value in named.items() if value is not None}
     from adcore.request import choose_model  # heavy from here on
-    from adcore.settings import settings
 
     choice = choose_model(model, overrides)
-    chosen = choose_data(data, category, pairs_of_data, metadata, skip_bad, val_split, val_ratio)
+    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, val_split, val_ratio)
     from adcore import pipeline
     from adcore.training.callbacks import ProgressBar
 
-    folder = out or pipeline.run_folder(settings().output_dir, choice.card.name, chosen.dataset, chosen.category)
-    result = pipeline.train(
-        choice,
-        chosen,
-        folder,
-        device=chosen_device,
-        overwrite=overwrite,
-        threshold=threshold,
-        include_backbone=include_backbone,
-        callbacks=[ProgressBar()],
-        resume=resume,
-        tensorboard=tensorboard,
-    )
-    show_run(result, as_json)
+    def train(one: DataChoice) -> RunResult:
+        return pipeline.train(
+            choice,
+            one,
+            pipeline.folder_of(out, (choice.card.name, one.dataset, one.category), alone=len(chosen) == 1),
+            device=chosen_device,
+            overwrite=overwrite,
+            threshold=threshold,
+            include_backbone=include_backbone,
+            callbacks=[ProgressBar()],
+            resume=resume,
+            tensorboard=tensorboard,
+        )
+
+    show_runs(map(train, chosen), as_json, alone=len(chosen) == 1)

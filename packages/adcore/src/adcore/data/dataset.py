@@ -24,6 +24,7 @@ from adcore.errors import DataError
 from adcore.memory import is_out_of_memory
 from adcore.model import Batch
 from adcore.preprocess import Preprocess
+from adcore.settings import settings
 
 GROUP = 16  # images that are read together
 
@@ -197,7 +198,8 @@ class Loader:
             batch_sampler=sampler,
             num_workers=num_workers,
             collate_fn=_collate_good,
-            persistent_workers=num_workers > 0,
+            pin_memory=settings().pin_memory and torch.cuda.is_available(),
+            persistent_workers=settings().persistent_workers and num_workers > 0,
             generator=torch.Generator().manual_seed(derive_seed("workers", sampler.seed)),
         )
 

@@ -17,16 +17,9 @@ from adcore.experiments.reading import LINE, RawCondition, read_conditions, shor
 from adcore.files import portable_path
 from adcore.prepared import Prepared, check_model, prepare_run
 from adcore.registry import check_data_options, list_models, open_dataset
-from adcore.request import DataChoice, ModelChoice, choose_model, validation_split
+from adcore.request import ALL, DataChoice, ModelChoice, choose_model, parse_data, validation_split
+from adcore.spellings import RENAMED
 
-ALL = "all"  # as source_domain: one model over all domains
-RENAMED = {  # what users write -> the name of the setting
-    "max_epochs": "epochs",
-    "num_epochs": "epochs",
-    "early_stopping_patience": "patience",
-    "target_size": "image_size",
-    "resize_method": "resize",
-}
 Mode = Literal["single", "multi", "all"]
 
 
@@ -37,7 +30,7 @@ class ConditionConfig(BaseModel):
 
     model_type: str = Field(validation_alias=AliasChoices("model_type", "model"))
     dataset: str = "hdmap"
-    dataset_root: Path
+    dataset_root: Path | None = None  # None: `dataset` below the dataset_dir of the settings
     source_domain: str = Field(validation_alias=AliasChoices("source_domain", "domain", "category"))
     target_domains: list[str] | Literal["auto"] | None = None
     val_split_mode: Literal["none", "from_train", "from_test"] | None = None  # a ratio alone means from_train
@@ -54,8 +47,8 @@ class ConditionConfig(BaseModel):
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """Settings of the model, its training and preprocessing, by the names that these have."""
-        return {RENAMED.get(key, key): value for key, value in (self.model_extra or {}).items()}
+        """Settings of the model, its training and preprocessing, as they are written."""
+        return dict(self.model_extra or {})
 
 
 @dataclass(frozen=True)
@@ -94,13 +87,18 @@ class Condition:
         )
 
 
-def load_conditions(path: Path) -> list[Condition]:
-    """The conditions of a file, in its order.
+def load_conditions(path: Path, data: str | None = None) -> list[Condition]:
+    """The conditions of a file, in its order; `data` ("NAME:ROOT") stands for the dataset of each.
 
     Raises one ConfigError with a line for every mistake in the whole file: file, condition, key, what is wrong.
     """
     conditions, mistakes = [], []
+    given = {}
+    if data:
+        name, root = parse_data(data)
+        given = {"dataset": name, "dataset_root": str(root)}
     for raw in read_conditions(path):
+        raw = replace(raw, config={**raw.config, **given})
         condition, wrong = check_condition(raw)
         mistakes += [f"{path}: condition '{short(raw.name)}': {short(text, LINE)}" for text in wrong]
         if condition:
@@ -131,14 +129,22 @@ def check_condition(raw: RawCondition) -> tuple[Condition | None, list[str]]:
     if isinstance(config.model_type, str):
         choice, wrong = _check_model(config)
         mistakes += wrong
-    if not isinstance(settings.get("dataset_root"), str):
+    written = settings.get("dataset_root")
+    if written is None and isinstance(config.dataset, str):
+        try:
+            written = str(parse_data(config.dataset)[1])
+        except ConfigError:
+            mistakes.append(
+                "dataset_root: missing; give it here, with --data NAME:ROOT, or set dataset_dir in adcore.toml"
+            )
+    if not isinstance(written, str):
         return None, mistakes
     try:
-        root = portable_path(settings["dataset_root"]).expanduser().absolute()
+        root = portable_path(written).expanduser().absolute()
     except ConfigError as error:
         return None, [*mistakes, f"dataset_root: {error}"]
     except RuntimeError:
-        return None, [*mistakes, f"dataset_root: there is no home folder for {short(settings['dataset_root'])}"]
+        return None, [*mistakes, f"dataset_root: there is no home folder for {short(written)}"]
     targets, wrong = _check_domains(config, root)
     mistakes += wrong
     if mistakes or choice is None:
@@ -180,25 +186,22 @@ def _plain(name: str) -> str:
 
 def _check_model(config: ConditionConfig) -> tuple[ModelChoice | None, list[str]]:
     """The model with its settings; when they are wrong, each is tried alone to find the wrong key."""
-    name, written = model_name(config.model_type), list(config.model_extra or {})
-    twice = [key for key in written if RENAMED.get(key) in written]
-    if twice:
-        return None, [f"{twice[0]}: stands beside {RENAMED[twice[0]]}, which means the same; remove one"]
+    name = model_name(config.model_type)
     try:
         return choose_model(name, config.overrides), []
     except AdcoreError as error:
-        whole = str(error)
+        whole = error
     try:
         choose_model(name, {})
     except AdcoreError as error:
         return None, [f"model_type: {error}"]
     mistakes = []
-    for key, value in (config.model_extra or {}).items():
+    for key, value in config.overrides.items():
         try:
-            choose_model(name, {RENAMED.get(key, key): value})
+            choose_model(name, {key: value})
         except AdcoreError as error:
             mistakes.append(f"{key}: {error}")
-    return None, mistakes or [f"config: {whole}"]
+    return None, mistakes or [f"{_written(config, whole, 'config')}: {whole}"]
 
 
 def _check_domains(config: ConditionConfig, root: Path) -> tuple[tuple[str, ...], list[str]]:
@@ -256,7 +259,7 @@ def _check_run(condition: Condition, run: Prepared) -> list[str]:
 def _written(config: ConditionConfig, error: AdcoreError, otherwise: str) -> str:
     """The key of the file that an error is about: the message begins with the setting's name."""
     about = str(error).partition(" ")[0].partition("=")[0]
-    return next((key for key in config.model_extra or {} if RENAMED.get(key, key) == about), otherwise)
+    return next((key for key in config.overrides if about in (key, RENAMED.get(key))), otherwise)
 
 
 def _hint(name: str, known: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from adcore.config import CheckedModel, describe_errors, unknown_key_message
 from adcore.errors import ConfigError
@@ -35,7 +35,9 @@ class Plan(CheckedModel):
     num_workers: int = Field(0, ge=0, le=1024, description="processes that read images")
     learning_rate: float | None = Field(None, gt=0, description="instead of the model's own")
     weight_decay: float | None = Field(None, ge=0, description="instead of the model's own")
-    optimizer: str | None = Field(None, description="instead of the model's own: adam, adamw, sgd, ...")
+    optimizer: str | dict[str, Any] | None = Field(
+        None, description='instead of the model\'s own: adamw, or {"type": "sgd", "momentum": 0.9}'
+    )
     scheduler: dict[str, Any] | None = Field(
         None, description='such as {"type": "steplr", "step_size": 10, "gamma": 0.8}'
     )
@@ -55,6 +57,11 @@ class Plan(CheckedModel):
     checkpoint_seconds: float = Field(30.0, ge=0, description="seconds between two checkpoints; 0: after every step")
     monitor_gradients: bool = Field(False, description="log grad/total_norm and grad/nan_count")
     steps_per_epoch: int | None = Field(None, description="set by the trainer, before the optimizers are configured")
+
+    @field_validator("monitor", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value  # val_image_AUROC
 
     @property
     def total_steps(self) -> int:
@@ -122,6 +129,14 @@ class Plan(CheckedModel):
 
             self.optimization([torch.nn.Parameter(torch.zeros(1))], learning_rate=1e-3)
 
+    def _optimizer(self) -> dict[str, Any] | None:
+        """The user's optimizer as {"type": name, option: value}; ConfigError for another form."""
+        if self.optimizer is None or isinstance(self.optimizer, str):
+            return {"type": self.optimizer} if self.optimizer else None
+        if not isinstance(self.optimizer.get("type"), str):
+            raise ConfigError(f'optimizer: expected a name, or {{"type": name, option: value}}, got {self.optimizer!r}')
+        return dict(self.optimizer)
+
     def optimization(
         self,
         parameters: Iterable[Any],
@@ -141,9 +156,11 @@ class Plan(CheckedModel):
         from adcore.model import Optimization
         from adcore.training.schedules import build_optimizer, build_scheduler
 
-        name = self.optimizer or optimizer
-        if self.optimizer and not (isinstance(optimizer, str) and self.optimizer.lower() == optimizer.lower()):
+        asked, own = self._optimizer(), optimizer.lower() if isinstance(optimizer, str) else None
+        name = asked.pop("type") if asked else optimizer
+        if asked is not None and name.lower() != own:
             options = {key: value for key, value in options.items() if key == "weight_decay"}
+        options |= asked or {}
         if self.weight_decay is not None:
             options["weight_decay"] = self.weight_decay
         built = build_optimizer(name, parameters, lr=self.learning_rate or learning_rate, **options)
