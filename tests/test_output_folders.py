@@ -65,7 +65,13 @@ def test_an_evaluation_that_overwrites_another_leaves_what_is_not_its_own(run_cl
     (tmp_path / "seen" / "notes.txt").write_text("mine")
     assert run_cli(*evaluate)[0] == 0
     assert run_cli(*evaluate)[0] == 0
-    assert set(content(tmp_path / "seen")) == {"notes.txt", "predictions.csv", "report.html", "result.json"}
+    (tmp_path / "seen" / "visualizations" / "test" / "99_old.png").touch()
+    (tmp_path / "seen" / "visualizations" / "mine.png").touch()
+    assert run_cli(*evaluate)[0] == 0
+    names = {name for name in content(tmp_path / "seen") if not name.startswith("visualizations/test/")}
+    left = {"predictions.csv", "report.html", "result.json", "thresholds.txt", "histogram.png"}
+    assert names == {*left, "notes.txt", "visualizations/mine.png"}
+    assert not (tmp_path / "seen" / "visualizations" / "test" / "99_old.png").exists()
 
 
 def test_a_training_that_overwrites_leaves_foreign_temporary_files(train, tmp_path) -> None:

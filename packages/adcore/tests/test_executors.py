@@ -62,8 +62,28 @@ def test_every_run_is_started_by_the_same_command_in_the_sessions_folder(session
     assert "CUDA_VISIBLE_DEVICES" not in on_cpu.environment
     assert on_gpu.environment["CUDA_VISIBLE_DEVICES"] == "7"
     assert on_cpu.directory == session.folder
-    assert runner.details["one"] == "source 0.7500, target 0.5000"
+    assert runner.details["one"] == "Image AUROC source 0.7500, target 0.5000"
+    lines = [line[20:] for line in (session.folder / "session.log").read_text().splitlines()]
+    assert "one (seed 42): running" in lines
+    assert "one (seed 42): done: Image AUROC source 0.7500, target 0.5000" in lines
     assert "one,toy,single,cold,42,done,0.75,0.5," in (session.folder / "summary.csv").read_text()
+
+
+def test_staggered_runs_start_so_many_seconds_apart(session, monkeypatch) -> None:
+    now, started = [100.0], []
+    monkeypatch.setattr("adcore.experiments.runner.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("adcore.experiments.runner.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    class Timed(Writes):
+        def start(self, start: Start) -> Ended:
+            started.append(now[0])
+            return super().start(start)
+
+    Runner(session, [Slot(CPU), Slot(CPU), Slot(CPU)], Timed(), stagger=3.0).run()
+    first, second, third = started
+    assert first == 100
+    assert 3 <= second - first <= 3.5
+    assert 3 <= third - second <= 3.5
 
 
 def test_the_table_shows_what_runs_first_where_the_screen_is_small(session) -> None:

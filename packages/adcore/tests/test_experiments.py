@@ -17,6 +17,7 @@ import pytest
 import tifffile
 from adcore import plugins
 from adcore.experiments.conditions import load_conditions
+from adcore.experiments.domains import run_condition
 from adcore.experiments.runner import Runner
 from adcore.experiments.session import Session, create_session, load_session
 from adcore.experiments.slots import CPU, Slot
@@ -157,17 +158,19 @@ def test_a_session_leaves_the_files_that_people_look_for(calm) -> None:
     multi, stamp = runs["cold_to_others"], calm.name
     assert multi.name == f"cold_to_others_{stamp}"
     assert {path.name for path in calm.iterdir() if path.name[0] != "."} == {
-        "session.json", "summary.csv", *(folder.name for folder in runs.values())
+        "session.json", "session.log", "summary.csv", *(folder.name for folder in runs.values())
     }  # fmt: skip
     assert {path.name for path in multi.iterdir() if path.name[0] != "."} == {
         "condition.json", "training_detail.log", "multi_domain_cold_to_others.log", "result.json", "predictions.csv",
-        "report.html", "model.safetensors", "checkpoints", "visualizations",
+        "report.html", "model.safetensors", "checkpoints", "visualizations", "tensorboard_logs", "thresholds.txt",
+        "histogram.png",
     }  # fmt: skip
     assert {path.name for path in (multi / "visualizations").rglob("*") if path.is_dir()} == {
         "source", "targets", "warm", "hot"
     }  # fmt: skip
     assert all(list(folder.glob("*.png")) for folder in (multi / "visualizations" / "targets").iterdir())
-    assert "target hot: image_auroc " in (multi / "multi_domain_cold_to_others.log").read_text()
+    log = (multi / "multi_domain_cold_to_others.log").read_text()
+    assert all(f"{part}: Image AUROC " in log for part in ("source cold", "target hot", "mean of targets"))
     result = json.loads((multi / "result.json").read_text())
     assert result["test_image_auroc"] == np.mean([one["image_auroc"] for one in result["target_results"].values()])
     assert result["threshold"]["source"] == "val"
@@ -176,6 +179,60 @@ def test_a_session_leaves_the_files_that_people_look_for(calm) -> None:
     everything = json.loads((runs["everything"] / "result.json").read_text())
     assert set(everything["domain_results"]) == set(DOMAINS)
     assert everything["counts"]["train"]["normal"] == 3 * 6
+    pictures = runs["everything"] / "visualizations"
+    assert {path.name for path in (pictures / "domains").iterdir()} == set(DOMAINS)
+    assert all(list(folder.glob("*.png")) for folder in (pictures / "source", *(pictures / "domains").iterdir()))
+
+
+def test_each_runs_figure_is_found_by_its_name_in_the_logs(calm) -> None:
+    """As `grep "Image AUROC" results/*/*.log` does for sessions, and one level lower for the logs of their runs."""
+    found = [line for line in (calm / "session.log").read_text().splitlines() if "Image AUROC" in line]
+    assert sorted(line.split()[2] for line in found) == sorted(CONDITIONS)
+    for run in load_session(calm).runs:
+        result = json.loads((calm / run.folder / "result.json").read_text())
+        figure = f"Image AUROC {result['source_results']['image_auroc']:.6g}"
+        for name in (run.log, "training_detail.log"):
+            assert figure in (calm / run.folder / name).read_text(), name
+
+
+def test_value_ranges_of_each_domain_are_logged_and_those_that_do_not_overlap_warned_of(calm) -> None:
+    multi = folders(calm)["cold_to_others"]
+    text = "".join((multi / name).read_text() for name in ("training_detail.log", "multi_domain_cold_to_others.log"))
+    for part in ("train cold", "val cold", "test warm", "test hot"):
+        assert f"values {part}: min " in text
+    result = json.loads((multi / "result.json").read_text())
+    assert len(result["value_ranges"]) == 4
+    (note,) = [note for note in result["notes"] if "of hot" in note]
+    assert "do not overlap" in note
+    assert f"note: {note}" in text
+
+
+def test_tensorboard_has_the_metrics_of_each_target(calm) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    multi = folders(calm)["cold_to_others"]
+    events = EventAccumulator(str(multi / "tensorboard_logs"))
+    events.Reload()
+    result = json.loads((multi / "result.json").read_text())
+    for name, measured in result["target_results"].items():
+        (point,) = events.Scalars(f"target/{name}/image_auroc")
+        assert point.value == pytest.approx(measured["image_auroc"])
+        assert point.step == events.Scalars("train/loss")[-1].step
+    assert "device" in result
+    assert result["device"]["name"]
+    assert result["peak_memory_mb"]["process"] > 10
+
+
+def test_without_tensorboard_a_run_says_so_and_goes_on(data, tmp_path, run_cli, monkeypatch) -> None:
+    monkeypatch.setattr("adcore.experiments.domains.find_spec", lambda name: None)
+    code, _, err = run_cli("run", write(tmp_path, data, {"one": {}, "two": {}}), "--dry-run", "--gpus", "none")
+    assert code == 0
+    assert err.count('pip install "adcore[tensorboard]"') == 1
+    (condition, _) = load_conditions(tmp_path / "conditions.json")
+    result = run_condition(condition, tmp_path / "run", "cpu")
+    assert any("TensorBoard is not installed" in note for note in result.summary["notes"])
+    assert not (tmp_path / "run" / "tensorboard_logs").exists()
 
 
 def test_the_source_is_measured_the_same_to_the_last_bit_on_every_road(calm, data, tmp_path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from adcore import artifact as artifacts
 from adcore.artifact import Artifact
 from adcore.data.audit import training_notes
 from adcore.data.samples import DatasetReader, select
+from adcore.data.value_ranges import range_notes, value_ranges
 from adcore.errors import DataError
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.score import Scoring, score_samples
@@ -58,6 +59,18 @@ class Trained:
     reader: DatasetReader
     scorings: dict[str, Scoring]  # "val" and "test"
     run: dict[str, Any]  # the content of result.json
+    callbacks: Sequence[Callback] = ()
+
+    def measured(self, part: str, values: Mapping[str, Any]) -> None:
+        """Tell the logs the metrics of a part of the images, such as "target domain_B"."""
+        for callback in self.callbacks:
+            callback.on_measured(part, values)
+
+    @property
+    def chosen_on(self) -> tuple[str, Scoring]:
+        """Split and images that the threshold is chosen on: the validation images where there are some."""
+        source = "val" if self.scorings["val"].images else "test"
+        return source, self.scorings[source]
 
     @property
     def shown(self) -> Scoring:
@@ -68,7 +81,8 @@ class Trained:
 def train(choice: ModelChoice, data: DataChoice, folder: Path, **options: Any) -> RunResult:
     """Fit, calibrate, evaluate and save; `options` are those of `training`."""
     with training(choice, data, folder, **options) as trained:
-        return write_results(folder, trained.run, trained.shown, trained.reader, trained.artifact)
+        shown, reader, artifact = trained.shown, trained.reader, trained.artifact
+        return write_results(folder, trained.run, shown, reader, artifact, trained.chosen_on)
 
 
 @contextmanager
@@ -103,7 +117,10 @@ def training(
         remove_leftovers(folder, last.parent.name, "visualizations")
         seed_everything(choice.plan.seed)
         model = create_model(choice.card.name, **choice.config)
-        callbacks.append(DetailLog(folder / "training_detail.log", append=resume, notes=notes))
+        ranges = value_ranges(reader, samples, choice.preprocess.channels)
+        notes += range_notes(ranges, ranges)
+        lines = [one.line for one in ranges]
+        callbacks.append(DetailLog(folder / "training_detail.log", append=resume, notes=notes, lines=lines))
         if tensorboard:
             callbacks.append(TensorBoardLogs(folder / "tensorboard_logs"))
         fitted, skipped = train_model(model, run, chosen_device, callbacks, last.parent, resume and last.is_file())
@@ -133,11 +150,16 @@ def training(
             record |= {"val": measured.to_dict(), "val_image_auroc": measured.values.get("image_auroc")}
             record["timings"]["ms_per_image"] = scorings["test"].ms_per_image or scorings["val"].ms_per_image
         record["timings"]["fit_seconds"] = fitted.seconds
+        record["value_ranges"] = [asdict(one) for one in ranges]
         record["backbones"] = header["backbones"]
         record["skipped"] = [*skipped, *(entry for scoring in scorings.values() for entry in scoring.skipped)]
         record |= {"device": device_record(chosen_device), "peak_memory_mb": peak_memory_mb()}
         record["artifact_sha256"] = sha256_file(folder / artifacts.MODEL_FILE)
-        yield Trained(folder, artifact, reader, scorings, record)
+        trained = Trained(folder, artifact, reader, scorings, record, callbacks)
+        for split in ("val", "test"):
+            if scorings[split].images:
+                trained.measured(split, record[split]["values"])
+        yield trained
 
 
 def only_begun(folder: Path) -> bool:

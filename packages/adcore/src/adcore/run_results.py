@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +17,16 @@ from adcore.artifact import MODEL_FILE, Artifact
 from adcore.data.samples import DatasetReader
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.metrics import Metrics
-from adcore.evaluation.page import write_page
+from adcore.evaluation.page import HISTOGRAM, PICTURES, draw, write_page
 from adcore.evaluation.report import DomainRow
 from adcore.evaluation.score import Scoring
-from adcore.files import write_json
+from adcore.evaluation.threshold_text import threshold_text
+from adcore.files import write_json, write_text
 from adcore.request import DataChoice, ModelChoice
 from adcore.training.trainer import TrainingSummary
 
-RESULT = "result.json"
+RESULT, THRESHOLDS = "result.json", "thresholds.txt"
+PARTS = ("test", "val", "source", "targets", "domains")  # of visualizations/
 
 
 @dataclass
@@ -43,8 +46,10 @@ class RunResult:
 
 def clear(folder: Path, *names: str) -> None:
     """Remove the results of the run that is overwritten and the files `names`; result.json first."""
-    for name in (RESULT, "predictions.csv", "report.html", *names):
+    for name in (RESULT, "predictions.csv", "report.html", THRESHOLDS, HISTOGRAM, *names):
         (folder / name).unlink(missing_ok=True)
+    for part in PARTS:
+        shutil.rmtree(folder / PICTURES / part, ignore_errors=True)
 
 
 def versions() -> dict[str, str]:
@@ -98,18 +103,27 @@ def write_results(
     scoring: Scoring,
     reader: DatasetReader,
     artifact: Artifact,
+    chosen_on: tuple[str, Scoring] | None = None,
+    part: str | None = None,
     others: Sequence[Scoring] = (),
     domains: Sequence[DomainRow] = (),
 ) -> RunResult:
-    """predictions.csv (with the `others`), report.html (with a row for each of `domains`), and last result.json.
+    """predictions.csv (with the `others`), report.html (with a row for each of `domains`), pictures, thresholds.txt.
 
-    result.json marks the run as complete.
+    `scoring` are the images shown; `chosen_on`: split and images that thresholds are chosen on, by default the same;
+    `part`: the folder of pictures, by default the split. The last file is result.json: it marks the run as complete.
     """
     threshold = artifact.threshold
     rows = evaluation.prediction_rows(scoring, threshold)
     everything = [row for other in others for row in evaluation.prediction_rows(other, threshold)]
     if rows or everything:
         evaluation.write_predictions(folder / "predictions.csv", [*rows, *everything])
-    write_page(folder / "report.html", run, rows, scoring, reader, artifact.preprocess, domains)
+    pictures = draw(scoring, run["threshold"], reader, artifact.preprocess)
+    write_page(folder / "report.html", run, rows, pictures, domains)
+    if scoring.images:
+        split = scoring.images[0].sample.split
+        source, images = chosen_on or (split, scoring)
+        write_text(folder / THRESHOLDS, threshold_text(scoring, split, images, source, run["threshold"]))
+        pictures.save(folder, part or split)
     write_json(folder / RESULT, run)
     return RunResult(folder, Metrics(run["test"]["values"], run["test"]["reasons"]), run, rows)

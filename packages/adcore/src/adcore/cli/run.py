@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(1), help="Conditions at a time; default: one a GPU, else 1.")
 @click.option("--repeat", type=click.IntRange(1), help="Runs of each condition, each with the next seed.")
 @click.option("--seeds", metavar="42,43", help="Seeds of each condition, instead of its own.")
+@click.option(
+    "--stagger", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Least time between two starts."
+)
 @click.option("--wait-idle", is_flag=True, help="Start on a GPU only once it is idle (NVML).")
 @click.option("--idle-use", default=10.0, show_default=True, metavar="PERCENT", help="Most use of an idle GPU.")
 @click.option("--idle-memory", default=10.0, show_default=True, metavar="PERCENT", help="Most used memory of one.")
@@ -60,6 +63,7 @@ def command(
     jobs: int | None,
     repeat: int | None,
     seeds: str | None,
+    stagger: float,
     wait_idle: bool,
     idle_use: float,
     idle_memory: float,
@@ -93,6 +97,7 @@ def command(
     if conditions:
         chosen = _choose(load_conditions(conditions, data), ids, _seeds(seeds), repeat or 1)
         _check_weights(chosen, dry_run)
+        _tell_of_tensorboard(chosen)
         if dry_run and executor != "local":  # a dry run starts no engine
             return _list_runs(chosen, f"through {executor}")
     count = len(chosen) if conditions else len(load_session(resume).runs)
@@ -112,7 +117,7 @@ def command(
             session = create_session(folder, [condition for _, condition in chosen], conditions, threads)
         else:
             session = resume_session(resume)
-        _run(Runner(session, slots, engine, idle, stopped=_reader_is_gone))
+        _run(Runner(session, slots, engine, idle, stagger=stagger, stopped=_reader_is_gone))
     finally:
         engine.close()
 
@@ -127,6 +132,14 @@ def _check_weights(chosen: list[tuple[int, Condition]], dry_run: bool) -> None:
         raise WeightsError("\n".join([f"weights of {len(lines)} conditions are missing, nothing was started", *lines]))
     for line in lines:
         click.echo(f"note: {line}", err=True)
+
+
+def _tell_of_tensorboard(chosen: list[tuple[int, Condition]]) -> None:
+    """Say once what all runs would note."""
+    from adcore.experiments.domains import NO_TENSORBOARD, has_tensorboard
+
+    if not has_tensorboard() and any(condition.config.tensorboard is None for _, condition in chosen):
+        click.echo(f"note: {NO_TENSORBOARD}", err=True)
 
 
 def _check_devices(chosen: list[tuple[int, Condition]], devices: list[str]) -> None:

@@ -1,9 +1,10 @@
-"""The report page of a run."""
+"""The report page of a run, and its pictures as files."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +16,50 @@ from adcore.evaluation.thresholds import Threshold
 from adcore.preprocess import Preprocess
 
 SHOWN = 12  # samples
+HISTOGRAM, PICTURES = "histogram.png", "visualizations"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The figures of a run, for the page and as files."""
+
+    figures: list[ReportFigure] = field(default_factory=list)  # the histogram of the scores, and the ROC
+    panels: list[ReportFigure] = field(default_factory=list)  # single images
+
+    def save(self, folder: Path, part: str) -> None:
+        """`histogram.png`, and the panels below `visualizations/PART/`."""
+        from adcore.evaluation import plots
+
+        if self.figures:
+            plots.save_figure(self.figures[0].figure, folder / HISTOGRAM)
+        save_panels(self.panels, folder / PICTURES / part)
+
+
+def draw(scoring: Scoring, threshold: dict[str, Any] | None, reader: DatasetReader, preprocess: Preprocess) -> Pictures:
+    """The figures of the scored images; `threshold` as in result.json."""
+    from adcore.evaluation import plots  # imports matplotlib
+
+    if not scoring.images:
+        return Pictures()
+    value, scores, labels = threshold["value"] if threshold else None, scoring.scores, scoring.labels
+    figures = [
+        ReportFigure("Scores", plots.score_histogram(scores, labels, value), "raw image scores"),
+        ReportFigure("ROC", plots.roc_plot(scores, labels, value), "image level"),
+    ]
+    return Pictures(figures, sample_panels(scoring, value, reader, preprocess))
 
 
 def write_page(
     path: Path,
     run: dict[str, Any],
     rows: list[dict[str, Any]],
-    scoring: Scoring,
-    reader: DatasetReader,
-    preprocess: Preprocess,
+    pictures: Pictures,
     domains: Sequence[DomainRow] = (),
 ) -> None:
-    """Write report.html for the content of result.json (`run`), its prediction rows and the scored images."""
-    from adcore.evaluation import plots  # imports matplotlib
-
+    """Write report.html for the content of result.json (`run`), its prediction rows and its pictures."""
     threshold = run["threshold"]
-    value = threshold["value"] if threshold else None
     targets = ", ".join(row.name for row in domains if row.role == "target")
     measured = run["val"] if targets else run["test"]  # a run with targets has them as its test images
-    figures, panels = [], []
-    if scoring.images:
-        scores, labels = scoring.scores, scoring.labels
-        figures = [
-            ReportFigure("Scores", plots.score_histogram(scores, labels, value), "raw image scores"),
-            ReportFigure("ROC", plots.roc_plot(scores, labels, value), "image level"),
-        ]
-        panels = sample_panels(scoring, value, reader, preprocess)
     write_report(
         path,
         ReportData(
@@ -51,14 +70,27 @@ def write_page(
             threshold=Threshold(**threshold) if threshold else None,
             timings={key: seconds for key, seconds in run["timings"].items() if seconds is not None},
             predictions=[PredictionRow(r["path"], r["label"], r["score"], r["predicted"]) for r in rows],
-            figures=figures,
-            panels=panels,
+            figures=pictures.figures,
+            panels=pictures.panels,
             skipped=[(entry["path"], entry["reason"]) for entry in run["skipped"]],
-            config={key: run[key] for key in ("config", "plan", "preprocess") if key in run},
+            config={key: run[key] for key in ("config", "plan", "preprocess", "device") if key in run},
             versions=run["versions"],
             notes=run["notes"],
         ),
     )
+
+
+def save_panels(panels: Sequence[ReportFigure], folder: Path) -> None:
+    """Each as a PNG file, whose name begins with its number and says why it was chosen."""
+    from adcore.evaluation import plots
+
+    for number, panel in enumerate(panels, start=1):
+        plots.save_figure(panel.figure, folder / f"{number:02}_{Path(file_name(panel.title)).stem}.png")
+
+
+def file_name(text: str) -> str:
+    """`text` as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", text)[:80]  # file systems take 255 bytes
 
 
 def sample_panels(
@@ -74,7 +106,7 @@ def sample_panels(
     for index, why in plots.pick_samples(scoring.scores, scoring.labels, threshold, limit):
         image = scoring.images[index]
         photo = view(reader.image(image.sample))
-        figure = plots.sample_panel(photo, image.anomaly_map, image.mask, colours)
+        figure = plots.drawn(plots.sample_panel(photo, image.anomaly_map, image.mask, colours))
         name = f"{image.sample.defect}/{image.sample.image_path.name}"
         panels.append(ReportFigure(f"{why}: {name}", figure, f"score {image.score:.4g}", kind="jpeg"))
     return panels

@@ -15,6 +15,7 @@ from adcore.registry import list_metrics
 
 if TYPE_CHECKING:  # keeps matplotlib out of imports
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 MAX_ROWS = 200  # of a list of images; predictions.csv has them all
 
@@ -57,7 +58,7 @@ class ReportFigure:
     """A figure with its title and caption; `kind` as in `plots.figure_data_uri`."""
 
     title: str
-    figure: Figure
+    figure: Figure | Image
     caption: str = ""
     kind: str = "svg"
 
@@ -99,6 +100,12 @@ def write_report(path: str | Path, report: ReportData) -> Path:
     """
     write_text(path, render_report(report))
     return Path(path)
+
+
+def in_words(values: Mapping[str, Any]) -> str:
+    """Metrics in one line of a log, by the names of the report: `Image AUROC 0.9712, Image AUPR 0.9655, ...`."""
+    known = {key: value for key, value in values.items() if isinstance(value, int | float)}
+    return ", ".join(f"{MEANINGS.get(key, (key, ''))[0]} {value:.6g}" for key, value in known.items())
 
 
 def render_report(report: ReportData) -> str:

@@ -38,7 +38,7 @@ class ConditionConfig(BaseModel):
     threshold: Literal["f1_percentile", "f1_grid", "youden", "normal_p95"] = "f1_percentile"
     skip_bad: bool = False
     data_options: dict[str, Any] = Field(default_factory=dict)  # of the dataset's reader
-    tensorboard: bool = False
+    tensorboard: bool | None = None  # None: where it is installed
 
     @field_validator("target_domains", mode="before")
     @classmethod

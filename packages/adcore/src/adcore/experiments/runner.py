@@ -33,12 +33,14 @@ class Runner:
         executor: Executor | None = None,
         idle: Callable[[str], bool] | None = None,  # of a slot's device: whether a run may start there now
         console: Console | None = None,
+        stagger: float = 0.0,  # seconds between two starts
         stopped: Callable[[], bool] = lambda: False,  # whether nobody reads what the runner's program prints
     ) -> None:
         self.session, self.slots = session, list(slots)
         self.executor = executor or LocalExecutor({})
         self.idle = idle or (lambda device: True)
         self.console, self.stopped = console or Console(stderr=True), stopped
+        self.stagger, self.next_start = stagger, 0.0
         self.details: dict[str, str] = {}  # by folder: what a run gave
         self.unsaved = ""  # why session.json could not be written
 
@@ -56,7 +58,7 @@ class Runner:
                 for slot in self.slots:
                     if slot.job and (code := slot.job.code()) is not None:
                         self._finish(slot, code)
-                    if slot.run is None and queue and self.idle(slot.device):
+                    if slot.run is None and queue and self._may_start(slot):
                         self._start(slot, queue.pop(0))
                 if self.stopped():
                     raise BrokenPipeError
@@ -81,7 +83,11 @@ class Runner:
             table.add_row(run.name, run.model, str(run.seed), run.state, detail)
         return table
 
+    def _may_start(self, slot: Slot) -> bool:
+        return time.monotonic() >= self.next_start and self.idle(slot.device)
+
     def _start(self, slot: Slot, run: Run) -> None:
+        self.next_start = time.monotonic() + self.stagger
         folder, device = self.session.path(run).absolute(), CPU if slot.device == CPU else "cuda"
         threads = {} if self.session.threads is None else {"OMP_NUM_THREADS": str(self.session.threads)}
         start = Start(
@@ -103,10 +109,11 @@ class Runner:
     def _finish(self, slot: Slot, code: int) -> None:
         run = slot.run
         if code == 0 and (self.session.path(run) / "result.json").is_file():
-            self._set(run, "done")
+            run.state = "done"
             row = self.session.summary(run)
             parts = [f"{key} {row[f'{key}_image_auroc']:.4f}" for key in ("source", "target") if _number(row, key)]
-            self.details[run.folder] = ", ".join(parts)
+            self.details[run.folder] = f"Image AUROC {', '.join(parts)}" if parts else ""
+            self._set(run, "done")
         else:
             self._set(run, "failed", slot.job.problem or self._reason(slot, code))
         slot.run = slot.job = None
@@ -138,11 +145,12 @@ class Runner:
 
     def _set(self, run: Run, state: str, error: str = "") -> None:
         run.state, run.error = state, error
+        detail = error or (self.details.get(run.folder, "") if state == "done" else "")
+        line = f"{run.name} (seed {run.seed}): {state}{': ' if detail else ''}{detail}"
         if not self.console.is_terminal:
-            self.console.print(
-                f"{run.name} (seed {run.seed}): {state}{': ' if error else ''}{error}", soft_wrap=True, markup=False
-            )
+            self.console.print(line, soft_wrap=True, markup=False)
         try:
+            self.session.log(line)
             self.session.save()
             self.unsaved = ""
         except OSError as problem:  # a full disk: the other runs go on

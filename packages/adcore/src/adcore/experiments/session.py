@@ -73,6 +73,11 @@ class Session:
             for run in self.runs:
                 writer.write(self.summary(run))
 
+    def log(self, line: str) -> None:
+        """Add a line with the time to session.log."""
+        with open(self.folder / "session.log", "a", encoding="utf-8") as file:
+            print(datetime.now().strftime("%Y-%m-%d %H:%M:%S"), line, file=file)
+
     def take(self, patience: float = 5.0) -> None:
         """Lock the session for this process, until `close`; ConfigError when another one keeps it."""
         self.lock.enter_context(folder_lock(self.folder, patience))  # a killed runner takes a moment to end

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -34,6 +35,9 @@ class Callback:
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """After the model's own `on_fit_end`, or when training failed."""
+
+    def on_measured(self, part: str, values: Mapping[str, Any]) -> None:
+        """After the fit: the metrics of a part of the images, such as "test" or "target domain_B"; None: undefined."""
 
     def close(self) -> None:
         """At the end of the run, also of a failed one."""

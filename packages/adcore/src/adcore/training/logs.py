@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adcore.errors import ConfigError
+from adcore.evaluation.report import in_words
 from adcore.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ EVERY = 10.0  # seconds between two lines within an epoch
 
 
 class DetailLog(Callback):
-    """`training_detail.log`: what is fitted, notes, losses in the middle and at the end of each epoch, validations, the end."""
+    """`training_detail.log`: what is fitted, `lines`, notes, losses in and after each epoch, validations, the end, metrics."""
 
-    def __init__(self, path: Path, append: bool = False, notes: Sequence[str] = ()) -> None:
-        self.path, self.append, self.notes = path, append, notes
+    def __init__(self, path: Path, append: bool = False, notes: Sequence[str] = (), lines: Sequence[str] = ()) -> None:
+        self.path, self.append, self.notes, self.lines = path, append, notes, lines
         self._file, self._last = None, 0.0
 
     def on_fit_start(self, trainer: Trainer) -> None:
@@ -30,8 +31,8 @@ class DetailLog(Callback):
         self._write(
             f"{name}: {fit.num_images} images, {parameters:,} trainable parameters, {fit.plan.total_steps} steps"
         )
-        for note in self.notes:
-            self._write(f"note: {note}")
+        for line in (*self.lines, *(f"note: {note}" for note in self.notes)):
+            self._write(line)
         if fit.step:
             self._write(f"resumed at epoch {fit.epoch}, step {fit.step}")
 
@@ -59,6 +60,10 @@ class DetailLog(Callback):
         if self._file:
             self._write(f"end at step {trainer.fit.step}: {trainer.stop_reason or 'all steps done or stopped'}")
 
+    def on_measured(self, part: str, values: Mapping[str, Any]) -> None:
+        """The metrics in words."""
+        self._write(f"{part}: {in_words(values)}")
+
     def close(self) -> None:
         """Close the file."""
         if self._file:
@@ -80,10 +85,11 @@ class TensorBoardLogs(Callback):
         except ImportError:
             raise ConfigError('TensorBoard is not installed: pip install "adcore[tensorboard]"') from None
         self._make = lambda: SummaryWriter(str(folder))  # on the first value
-        self._writer = None
+        self._writer, self._step = None, 0
 
     def on_step_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
         """Losses and learning rates."""
+        self._step = trainer.fit.step
         for key, value in logs.items():
             self._add(f"train/{key}", value, trainer.fit.step)
         for name, optimization in trainer.optimizations.items():
@@ -96,6 +102,12 @@ class TensorBoardLogs(Callback):
     def on_log(self, trainer: Trainer, key: str, value: float) -> None:
         """A value that a hook of the model logged."""
         self._add(f"log/{key}", value, trainer.fit.step)
+
+    def on_measured(self, part: str, values: Mapping[str, Any]) -> None:
+        """Each metric, `target/domain_B/image_auroc` for example, at the last step."""
+        for key, value in values.items():
+            if isinstance(value, int | float):
+                self._add(f"{part.replace(' ', '/', 1)}/{key}", value, self._step)
 
     def close(self) -> None:
         """Write what is left."""
