@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from adcore.errors import ConfigError
 from adcore.evaluation.compare import holm, mean_std, paired_t_test, transfer
+from adcore.experiments import present
 from adcore.experiments.analyze import analyze
-from adcore.experiments.present import as_csv, as_html, as_latex, as_text
+from adcore.experiments.present import as_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
@@ -56,6 +57,23 @@ def write_session(
         json.dumps({"conditions_file": "c.json", "directory": ".", "threads": None, "runs": runs})
     )
     return folder
+
+
+def tables(analysis):
+    """The tables and notes that the command shows."""
+    return [present.domain_table(analysis), present.method_table(analysis)], present.notes(analysis)
+
+
+def as_text(analysis) -> str:
+    return present.as_text(*tables(analysis))
+
+
+def as_latex(analysis) -> str:
+    return present.as_latex(*tables(analysis))
+
+
+def as_html(analysis) -> str:
+    return present.as_html(analysis, tables(analysis)[0])
 
 
 @pytest.fixture

@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from adcore.experiments.analyze import Analysis
+    from adcore.experiments.tables import Table
 
 
 @click.command("analyze")
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option("--baseline", metavar="NAME", help="Method (or condition) that every other one is tested against.")
-@click.option("--metric", default="image_auroc", show_default=True)
 @click.option(
-    "--format", "kind", type=click.Choice(["table", "csv", "latex", "html"]), default="table", show_default=True
+    "--metric", "metrics", multiple=True, metavar="NAME", help="Metric [image_auroc]; may be given several times."
+)
+@click.option(
+    "--by",
+    type=click.Choice(["seed", "domain", "category", "method"]),
+    help="Tables: seed by domain; method by domain (or category); transfer, ranks and settings by method.",
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "csv", "latex", "markdown", "html"]),
+    default="table",
+    show_default=True,
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this file instead of the terminal.")
-def command(results: Path, baseline: str | None, metric: str, kind: str, out: Path | None) -> None:
-    """Mean and deviation over seeds, transfer ratio, domain gap and p-values of the session(s) in RESULTS.
+def command(
+    results: Path, baseline: str | None, metrics: tuple[str, ...], by: str | None, kind: str, out: Path | None
+) -> None:
+    """Mean and deviation over seeds, transfer ratio, domain gap and p-values of the sessions or runs in RESULTS.
 
-    HTML goes to RESULTS/analysis.html unless --out names another file.
+    HTML has all tables, and goes to RESULTS/analysis.html unless --out names another file.
     """
     from adcore.experiments import present
     from adcore.experiments.analyze import analyze
     from adcore.files import write_text
 
-    analysis = analyze(results, metric, baseline)
-    makers = {"table": present.as_text, "csv": present.as_csv, "latex": present.as_latex, "html": present.as_html}
-    text = makers[kind](analysis)
+    metrics = metrics or ("image_auroc",)
+    analyses = [analyze(results, metric, baseline) for metric in metrics]
+    first = analyses[0]
+    notes = present.notes(first)
+    if kind == "csv" and by is None:
+        text = "".join(map(present.as_csv, analyses))
+    else:
+        tables = [table for analysis in analyses for table in _overview(analysis)] if by is None else []
+        wanted = ("seed", "domain", "method") if kind == "html" and by is None else (by,)
+        tables += _tables(results, metrics, first.baseline, wanted)
+        makers = {"table": present.as_text, "csv": present.tables_as_csv, "latex": present.as_latex}
+        makers["markdown"] = present.as_markdown
+        text = present.as_html(first, tables) if kind == "html" else makers[kind](tables, notes)
     if kind == "html" and out is None:
         out = results / "analysis.html"
     if out is None:
@@ -34,5 +62,30 @@ def command(results: Path, baseline: str | None, metric: str, kind: str, out: Pa
         return
     write_text(out, text)
     click.echo(f"written: {out}")
-    for line in present.notes(analysis):
+    for line in notes:
         click.echo(line, err=True)
+
+
+def _overview(analysis: Analysis) -> list[Table]:
+    from adcore.experiments import present
+
+    return [present.domain_table(analysis), present.method_table(analysis)]
+
+
+def _tables(results: Path, metrics: tuple[str, ...], baseline: str | None, by: tuple[str | None, ...]) -> list[Table]:
+    """The tables that --by names, for each metric."""
+    from adcore.experiments import tables
+    from adcore.experiments.collect import collect
+
+    runs, _ = collect(results)
+    found = []
+    for metric in metrics:
+        groups = tables.group_runs(runs, metric)
+        if "seed" in by:
+            found += tables.seed_tables(groups, metric)
+        if "domain" in by or "category" in by:
+            found += tables.domain_tables(groups, metric)
+            found += tables.test_tables(groups, metric, baseline) if baseline else []
+        if "method" in by:
+            found += [*tables.transfer_tables(runs, metric), *tables.ranking_tables(groups, metric)]
+    return found + (tables.settings_table(runs) if "method" in by else [])

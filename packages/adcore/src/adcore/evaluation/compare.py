@@ -66,6 +66,40 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """Methods ranked on each of `blocks` domains (1: the best); tests are None where there is too little for them."""
+
+    blocks: int
+    mean_ranks: dict[str, float]  # best first
+    friedman_p: float | None  # that all methods are equal; from three methods and three domains on
+    nemenyi: dict[tuple[str, str], float] | None  # p of each pair, corrected for all pairs
+
+
+def rank_methods(values: dict[str, Sequence[float | None]]) -> Ranking | None:
+    """Rank methods by their values on the same domains, the highest first; domains that lack a value are left out.
+
+    Friedman's test, and Nemenyi's test after it (Demsar, JMLR 2006). None with one method, or without a common domain.
+    """
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
+    table = np.array(
+        [[np.nan if v is None else v for v in row] for row in values.values()], np.float64
+    )  # (methods, domains)
+    table = table[:, ~np.isnan(table).any(axis=0)]
+    methods, blocks = table.shape
+    if methods < 2 or not blocks:
+        return None
+    ranks = dict(zip(values, rankdata(-table, axis=0).mean(axis=1).tolist(), strict=True))
+    ordered = dict(sorted(ranks.items(), key=lambda pair: pair[1]))
+    if methods < 3 or blocks < 3 or np.ptp(table) == 0:
+        return Ranking(blocks, ordered, None, None)
+    error = np.sqrt(methods * (methods + 1) / (6 * blocks))
+    distances = {(a, b): abs(ranks[a] - ranks[b]) / error * np.sqrt(2) for a in values for b in values if a != b}
+    nemenyi = {pair: float(studentized_range.sf(q, methods, np.inf)) for pair, q in distances.items()}
+    return Ranking(blocks, ordered, float(friedmanchisquare(*table).pvalue), nemenyi)
+
+
 def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Mean, and the sample standard deviation where there are two values or more."""
     if not values:

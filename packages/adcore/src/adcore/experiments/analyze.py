@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adcore.errors import ConfigError, suggest
 from adcore.evaluation.compare import Comparison, holm, mean_std, paired_t_test, transfer
-from adcore.experiments.session import Run, load_session
+from adcore.experiments.collect import check_baseline, check_metric, collect, conditions_of, unfair
+from adcore.experiments.tables import Spread
 
 TOGETHER = "all domains"
-Spread = tuple[float | None, float | None]  # mean, standard deviation
 
 
 @dataclass
@@ -60,60 +59,28 @@ class Analysis:
     domains: list[DomainRow] = field(default_factory=list)
     methods: list[MethodRow] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # runs that failed or are not complete, with the reason
+    unfair: list[str] = field(default_factory=list)  # what differs from the baseline beside the method
 
 
 def analyze(results: Path, metric: str = "image_auroc", baseline: str | None = None) -> Analysis:
-    """The analysis of a session's folder, or of all sessions below `results`.
+    """The analysis of a session's folder, of all sessions below `results`, or of the plain runs there.
 
     Raises ConfigError where there is no session or no complete run, or for a metric or baseline that the runs do not have.
     """
-    complete, missing = _collect(results)
-    if not complete:
-        raise ConfigError(f"{results}: no complete run; " + (missing[0] if missing else "the session is empty"))
-    known = [key for key, value in complete[0][1]["source_results"].items() if not isinstance(value, dict | str)]
-    if metric not in known:
-        raise ConfigError(f"no metric '{metric}'{suggest(metric, known)} valid ones: {', '.join(known)}")
+    runs, missing = collect(results)
+    check_metric(runs, metric)
     groups: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
-    methods = _method_names([run for run, _ in complete])
-    for run, result in complete:
-        seeds = groups[methods[run.name], run.source]
-        if run.seed in seeds:
-            raise ConfigError(
-                f"{results}: {methods[run.name]} on {run.source} with seed {run.seed} was run twice; give one session"
-            )
-        seeds[run.seed] = result
+    for run in runs:
+        groups[run.method, run.source][run.seed] = run.result
     analysis = Analysis(metric, None, missing=missing)
     for (method, source), seeds in sorted(groups.items()):
         analysis.methods.append(_method_row(method, source, seeds, metric))
         analysis.domains += _domain_rows(method, source, seeds, metric)
     if baseline:
-        _compare(analysis, methods.get(baseline, baseline))
+        analysis.baseline = check_baseline(runs, conditions_of(results), baseline)
+        _compare(analysis)
+        analysis.unfair = unfair(runs, analysis.baseline)
     return analysis
-
-
-def _collect(results: Path) -> tuple[list[tuple[Run, dict[str, Any]]], list[str]]:
-    """Complete runs with their results, and a line for each other run."""
-    folders = [results] if (results / "session.json").is_file() else [f.parent for f in results.glob("*/session.json")]
-    if not folders:
-        raise ConfigError(f"{results}: no session there; give the folder that adcore run has printed")
-    complete, missing = [], []
-    for session in map(load_session, sorted(folders)):
-        for run in session.runs:
-            result = session.result(run)
-            if result:
-                complete.append((run, result))
-            else:
-                missing.append(f"{run.name} (seed {run.seed}): {run.state}{': ' if run.error else ''}{run.error}")
-    return complete, missing
-
-
-def _method_names(runs: list[Run]) -> dict[str, str]:
-    """Condition -> method: its model, or its own name where several conditions use that model on one source."""
-    conditions: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for run in runs:
-        conditions[run.model, run.source].add(run.name)
-    several = {model for (model, _), names in conditions.items() if len(names) > 1}
-    return {run.name: run.name if run.model in several else run.model for run in runs}
 
 
 def _domain_rows(method: str, source: str, seeds: dict[int, dict[str, Any]], metric: str) -> list[DomainRow]:
@@ -148,12 +115,9 @@ def _method_row(method: str, source: str, seeds: dict[int, dict[str, Any]], metr
     return MethodRow(method, source, len(seeds), *spreads, seconds, memory)
 
 
-def _compare(analysis: Analysis, baseline: str) -> None:
+def _compare(analysis: Analysis) -> None:
     """Test every other method against the baseline, for each source and domain; corrected by Holm over all tests."""
-    known = sorted({row.method for row in analysis.domains})
-    if baseline not in known:
-        raise ConfigError(f"no method '{baseline}'{suggest(baseline, known)} methods: {', '.join(known)}")
-    analysis.baseline = baseline
+    baseline = analysis.baseline
     reference = {(row.source, row.domain): row.values for row in analysis.domains if row.method == baseline}
     for row in analysis.domains:
         if row.method != baseline:

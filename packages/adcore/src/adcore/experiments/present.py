@@ -1,16 +1,19 @@
-"""Output of an analysis: terminal table, CSV, LaTeX, or one self-contained HTML page."""
+"""Output of an analysis: terminal table, CSV, LaTeX, Markdown, or one self-contained HTML page."""
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from adcore_runtime.csv_cells import cells
 
-from adcore.experiments.analyze import Analysis, DomainRow, MethodRow, Spread
+from adcore.experiments.analyze import Analysis, DomainRow, MethodRow
+from adcore.experiments.tables import Cell, Spread, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,22 +29,31 @@ def spread(value: Spread, digits: int = 4) -> str:
     return f"{mean:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
 
 
-def domain_table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: each method on each domain."""
+def show(cell: Cell) -> str:
+    """A cell as text: four digits."""
+    if cell is None or (isinstance(cell, float) and np.isnan(cell)):
+        return NOTHING
+    if isinstance(cell, tuple):
+        return spread(cell)
+    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+
+
+def domain_table(analysis: Analysis) -> Table:
+    """Each method on each domain."""
     tested = ["difference", "p", "p (Holm)"] if analysis.baseline else []
     header = ["method", "source", "domain", "role", "seeds", analysis.metric, *tested, "TPR@FPR 1 %", "TPR@FPR 5 %"]
-    rows = []
+    rows: list[list[Cell]] = []
     for row in analysis.domains:
-        cells = [row.method, row.source, row.domain, row.role, str(len(row.values)), spread(row.metric)]
+        cells = [row.method, row.source, row.domain, row.role, len(row.values), row.metric]
         *numbers, note = _test_cells(row) if analysis.baseline else [""]
-        rows.append([*cells, *numbers, spread(row.tpr_1), spread(row.tpr_5), *([note] if tested else [])])
-    return header + ["note"] * bool(tested), rows
+        rows.append([*cells, *numbers, row.tpr_1, row.tpr_5, *([note] if tested else [])])
+    return Table("Domains", header + ["note"] * bool(tested), rows)
 
 
-def method_table(analysis: Analysis) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: each method as a whole."""
+def method_table(analysis: Analysis) -> Table:
+    """Each method as a whole."""
     header = ["method", "source", "seeds", "on source", "target mean", "transfer ratio", "domain gap", "fit s", "MB"]
-    return header, [_method_cells(row) for row in analysis.methods]
+    return Table("Methods", header, [_method_cells(row) for row in analysis.methods])
 
 
 def notes(analysis: Analysis) -> list[str]:
@@ -51,13 +63,46 @@ def notes(analysis: Analysis) -> list[str]:
         for row in analysis.domains
         if row.undefined
     ]
-    return [f"not in the tables: {text}" for text in analysis.missing] + undefined
+    return [f"not in the tables: {text}" for text in analysis.missing] + undefined + analysis.unfair
 
 
-def as_text(analysis: Analysis) -> str:
-    """Tables for a terminal."""
-    tables = [_aligned(*table) for table in (domain_table(analysis), method_table(analysis))]
-    return "\n\n".join([*tables, *notes(analysis)]) + "\n"
+def as_text(tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """Tables for a terminal, the best of a column with a star."""
+    parts = [f"{table.title}\n{_aligned(table.header, _texts(table, '{} *'))}" for table in tables]
+    return "\n\n".join([*parts, *notes]) + "\n"
+
+
+def as_markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """Tables as GitHub's Markdown has them."""
+    lines = [f"> {note}\n" for note in notes]
+    for table in tables:
+        rows = [table.header, ["---"] * len(table.header), *_texts(table, "**{}**")]
+        lines += [
+            f"**{table.title}**\n",
+            *(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in row)} |" for row in rows),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def tables_as_csv(tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """Unrounded numbers; of each table a header and its rows, which begin with its title. A deviation has its own column."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for table in tables:
+        wide = [any(isinstance(row[place], tuple) for row in table.rows) for place in range(len(table.header))]
+        names = [[name, f"{name} std"] if two else [name] for name, two in zip(table.header, wide, strict=True)]
+        writer.writerow(cells(["table", *itertools.chain(*names)]))
+        for row in table.rows:
+            parts = [_wide(cell) if two else [cell] for cell, two in zip(row, wide, strict=True)]
+            writer.writerow(cells([table.title, *itertools.chain(*parts)]))
+    for note in notes:
+        writer.writerow(cells(["note", note]))
+    return text.getvalue()
+
+
+def _wide(cell: Cell) -> list[Cell]:
+    return list(cell) if isinstance(cell, tuple) else [cell, None]
 
 
 def as_csv(analysis: Analysis) -> str:
@@ -78,18 +123,21 @@ def as_csv(analysis: Analysis) -> str:
     return text.getvalue()
 
 
-def as_latex(analysis: Analysis) -> str:
-    """Two tables (booktabs) for a paper; what is missing stands in comments above."""
-    lines = [f"% {' '.join(note.split())}" for note in notes(analysis)]
-    for header, rows in (domain_table(analysis), method_table(analysis)):
-        lines += [r"\begin{tabular}{" + "l" * len(header) + "}", r"\toprule"]
-        lines += [" & ".join(map(_tex, header)) + r" \\", r"\midrule"]
-        lines += [" & ".join(map(_tex, row)) + r" \\" for row in rows]
+def as_latex(tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """Tables (booktabs) for a paper, the best of a column bold; what is missing stands in comments above."""
+    lines = [f"% {' '.join(note.split())}" for note in notes]
+    for table in tables:
+        lines += [f"% {table.title}", r"\begin{tabular}{" + "l" * len(table.header) + "}", r"\toprule"]
+        lines += [" & ".join(map(_tex, table.header)) + r" \\", r"\midrule"]
+        for number, row in enumerate(table.rows):
+            texts = [_tex(show(cell)) for cell in row]
+            texts = [rf"\textbf{{{t}}}" if (number, place) in table.best else t for place, t in enumerate(texts)]
+            lines.append(" & ".join(texts) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}", ""]
     return "\n".join(lines)
 
 
-def as_html(analysis: Analysis) -> str:
+def as_html(analysis: Analysis, tables: Sequence[Table]) -> str:
     """One page that needs no other file: notes, figures, tables; every text is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -102,7 +150,9 @@ def as_html(analysis: Analysis) -> str:
         metric=analysis.metric,
         baseline=analysis.baseline,
         notes=notes(analysis),
-        tables=[("Domains", *domain_table(analysis)), ("Methods", *method_table(analysis))],
+        tables=[
+            (table.title, table.header, [list(map(show, row)) for row in table.rows], table.best) for table in tables
+        ],
         bars=figure_data_uri(bars(analysis), "svg"),
         heat_maps=[
             (method, figure_data_uri(heat_map(analysis, method), "svg"))
@@ -156,17 +206,24 @@ def heat_map(analysis: Analysis, method: str) -> Figure:
     return figure
 
 
-def _method_cells(row: MethodRow) -> list[str]:
-    quality = [spread(value) for value in (row.source_metric, row.target_mean, row.ratio, row.gap)]
-    return [row.method, row.source, str(row.seeds), *quality, spread(row.fit_seconds, 1), spread(row.memory_mb, 0)]
+def _method_cells(row: MethodRow) -> list[Cell]:
+    quality = [row.source_metric, row.target_mean, row.ratio, row.gap]
+    return [row.method, row.source, row.seeds, *quality, spread(row.fit_seconds, 1), spread(row.memory_mb, 0)]
 
 
-def _test_cells(row: DomainRow) -> list[str]:
+def _test_cells(row: DomainRow) -> list[Cell]:
     if row.test is None:
-        return ["baseline", NOTHING, NOTHING, ""]
-    numbers = [NOTHING if p is None else f"{p:.4f}" for p in (row.test.p, row.p_holm)]
+        return ["baseline", None, None, ""]
     difference = NOTHING if row.test.difference is None else f"{row.test.difference:+.4f}"
-    return [difference, *numbers, row.test.note]
+    return [difference, row.test.p, row.p_holm, row.test.note]
+
+
+def _texts(table: Table, best: str) -> list[list[str]]:
+    """Cells as text; `best` is what the best of a column looks like."""
+    return [
+        [best.format(show(cell)) if (number, place) in table.best else show(cell) for place, cell in enumerate(row)]
+        for number, row in enumerate(table.rows)
+    ]
 
 
 def _aligned(header: list[str], rows: list[list[str]]) -> str:
