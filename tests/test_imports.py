@@ -18,7 +18,7 @@ ROOMS = [
     "adcore errors cards maps memory",
     "files",
     "batching card_checks config hookspecs model preprocess settings spellings tensorfile "
-    "backbones.cards bundle_manifest data.builtin",
+    "backbones.cards bundle_manifest bundle_target data.builtin",
     "builtin header data",
     "plugins",
     "plugin_probe registry",

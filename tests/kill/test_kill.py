@@ -21,6 +21,7 @@ from adcore import artifact, plugins
 from adcore.bundle_manifest import verify_bundle
 from adcore.testing.site import write_distribution
 from adcore.testing.tiny import write_tiny_mvtec
+from PIL import Image
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.kill
@@ -128,7 +129,7 @@ def check_whole(folder: Path, rows: int | None = None) -> None:
         if not path.is_file() or path.name.startswith("."):
             continue
         if path.name == "result.json":
-            names = {"predictions.csv", "report.html"} | (
+            names = {"predictions.csv", "report.html", "thresholds.txt", "histogram.png"} | (
                 {"model.safetensors"} if "plan" in path.read_text() else set()
             )
             assert names <= {other.name for other in path.parent.iterdir()}, path
@@ -138,6 +139,9 @@ def check_whole(folder: Path, rows: int | None = None) -> None:
             artifact.load(path)  # compares the checksum
         elif path.suffix == ".safetensors":
             load_file(path)
+        elif path.suffix == ".png":
+            with Image.open(path) as picture:
+                picture.load()  # raises for a truncated one
         elif path.name == "report.html":
             assert path.read_text().rstrip().endswith("</html>"), path
         elif path.name == "predictions.csv":

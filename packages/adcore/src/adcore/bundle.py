@@ -20,6 +20,7 @@ from packaging.utils import parse_wheel_filename
 
 from adcore import __version__
 from adcore.bundle_manifest import FORMAT, MANIFEST, fingerprints
+from adcore.bundle_target import complete, target_environment
 from adcore.cards import BackboneCard
 from adcore.errors import AdcoreError, ConfigError, WeightsError
 from adcore.files import removed_on_failure, sha256_file, write_json
@@ -164,13 +165,15 @@ def pip_collect(order: Order, wheels: Path) -> None:
     """
     for project in order.projects:
         _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(project))
-    wanted = [str(path) for path in sorted(wheels.glob("*.whl"))] + order.requirements
     if order.platform or order.python_version:
         target = ["--only-binary=:all:"]
         target += ["--platform", order.platform] if order.platform else []
         target += ["--python-version", order.python_version] if order.python_version else []
-        _pip("download", "--dest", str(wheels), *target, *wanted)
+        fetch = ("download", "--no-deps", "--dest", str(wheels), *target)
+        environment = target_environment(order.platform, order.python_version)
+        complete(wheels, order.requirements, environment, lambda lines: _pip(*fetch, *lines))
         return
+    wanted = [str(path) for path in sorted(wheels.glob("*.whl"))] + order.requirements
     constraints = wheels.parent / "constraints.txt"
     constraints.write_text("".join(f"{line}\n" for line in _installed_versions()), encoding="utf-8")
     _pip("wheel", "--wheel-dir", str(wheels), "--constraint", str(constraints), *wanted)
