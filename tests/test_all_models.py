@@ -31,6 +31,7 @@ dsr
 dinomaly-small-224 dinomaly-small-392 dinomaly-small-448
 dinomaly-base-224 dinomaly-base-392 dinomaly-base-448
 dinomaly-large-224 dinomaly-large-392 dinomaly-large-448
+dinomaly-baseline dinomaly-reg-small dinomaly-reg-base dinomaly-reg-large
 dinomaly-gem dinomaly-focal dinomaly-aux dinomaly-scale
 supersimplenet supersimplenet-supervised
 uninet

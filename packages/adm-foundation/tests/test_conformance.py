@@ -14,6 +14,7 @@ SHORT = {
     "decoder_groups": ((0,), (1,)),
 }
 SMALL = {**SHORT, "backbone": "dinov2_vit_small_14"}
+REGISTERS = {**SHORT, "backbone": "dinov2reg_vit_small_14"}
 
 
 class DinomalyConformance(ModelConformance):
@@ -60,6 +61,25 @@ class TestDinomalyLarge392(DinomalyConformance):
 
 class TestDinomalyLarge448(DinomalyConformance):
     model = "dinomaly-large-448"
+
+
+class TestDinomalyBaseline(DinomalyConformance):
+    model = "dinomaly-baseline"
+    overrides = SMALL
+
+
+class TestDinomalyRegSmall(DinomalyConformance):
+    model = "dinomaly-reg-small"
+
+
+class TestDinomalyRegBase(DinomalyConformance):
+    model = "dinomaly-reg-base"
+    overrides = REGISTERS
+
+
+class TestDinomalyRegLarge(DinomalyConformance):
+    model = "dinomaly-reg-large"
+    overrides = REGISTERS
 
 
 class TestDinomalyGem(DinomalyConformance):

@@ -59,24 +59,36 @@ def _dinomaly(size: str, image_size: int, batch_size: int) -> ModelCard:
         image_size=image_size,
         title="Dinomaly",
         summary=_SUMMARY,
-        published="99.6 / 98.4 (multi-class, base with registers)",
         **_DINOMALY,
     )
 
 
-def _variant(kind: str, summary: str, **config: object) -> ModelCard:
-    """A variant of this project: the paper is the plain method's, the accuracy published there is not the variant's."""
+def _cropped(name: str, title: str, summary: str, published: str = "", **config: object) -> ModelCard:
+    """Images of the paper's size: 448, cropped to 392."""
     return ModelCard(
-        name=f"dinomaly-{kind.lower()}",
-        title=f"Dinomaly {kind}",
+        name=name,
+        title=title,
         config={"backbone": "dinov2_vit_base_14", **config},
         epochs=10,
         batch_size=16,
         image_size=448,
         crop_size=392,
         summary=summary,
+        published=published,
         **_DINOMALY,
     )
+
+
+def _variant(kind: str, summary: str, **config: object) -> ModelCard:
+    """A variant of this project: the paper is the plain method's, the accuracy published there is not the variant's."""
+    return _cropped(f"dinomaly-{kind.lower()}", f"Dinomaly {kind}", summary, **config)
+
+
+def _with_registers(size: str, published: str = "") -> ModelCard:
+    layers = {"target_layers": _LARGE_LAYERS} if size == "large" else {}
+    summary = "Dinomaly on DINOv2 with register tokens, which take artefacts out of the feature maps."
+    backbone = {"backbone": f"dinov2reg_vit_{size}_14"}
+    return _cropped(f"dinomaly-reg-{size}", "Dinomaly", summary, published, **backbone, **layers)
 
 
 @hookimpl
@@ -88,6 +100,10 @@ def adcore_register_models() -> list[ModelCard]:
     ]
     return [
         *sizes,
+        _with_registers("small"),
+        _with_registers("base", published="99.6 / 98.4 (multi-class)"),
+        _with_registers("large"),
+        _cropped("dinomaly-baseline", "Dinomaly", "Dinomaly in the setting of its variants, to compare them with."),
         _variant(
             "GEM",
             "Dinomaly whose groups are joined by a generalised mean, in training and in the map.",

@@ -92,14 +92,14 @@ def load_conditions(path: Path, data: str | None = None) -> list[Condition]:
 
     Raises one ConfigError with a line for every mistake in the whole file: file, condition, key, what is wrong.
     """
-    conditions, mistakes = [], []
+    conditions, mistakes, built = [], [], {}
     given = {}
     if data:
         name, root = parse_data(data)
         given = {"dataset": name, "dataset_root": str(root)}
     for raw in read_conditions(path):
         raw = replace(raw, config={**raw.config, **given})
-        condition, wrong = check_condition(raw)
+        condition, wrong = check_condition(raw, built)
         mistakes += [f"{path}: condition '{short(raw.name)}': {short(text, LINE)}" for text in wrong]
         if condition:
             conditions.append(condition)
@@ -112,8 +112,13 @@ def load_conditions(path: Path, data: str | None = None) -> list[Condition]:
     return conditions
 
 
-def check_condition(raw: RawCondition) -> tuple[Condition | None, list[str]]:
-    """The checked condition, or None and its mistakes as "key: what is wrong"."""
+def check_condition(
+    raw: RawCondition, built: dict[Any, AdcoreError | None] | None = None
+) -> tuple[Condition | None, list[str]]:
+    """The checked condition, or None and its mistakes as "key: what is wrong".
+
+    `built` keeps what came of building each model, for conditions that differ in data or seed alone.
+    """
     settings = dict(raw.config)
     mistakes: list[str] = []
     try:
@@ -159,13 +164,24 @@ def check_condition(raw: RawCondition) -> tuple[Condition | None, list[str]]:
         split = condition.data().val_split in ("from_train", "from_test") and "validation images" in str(error)
         return None, [f"{'val_split_mode' if split else 'dataset_root'}: {error}"]
     mistakes, missing = _check_run(condition, run), ""
-    try:
-        check_model(run)
-    except WeightsError as error:
-        missing = str(error)
-    except AdcoreError as error:
-        mistakes.append(f"{_written(config, error, 'config')}: {error}")
+    wrong = _built(run, {} if built is None else built)
+    if isinstance(wrong, WeightsError):
+        missing = str(wrong)
+    elif wrong is not None:
+        mistakes.append(f"{_written(config, wrong, 'config')}: {wrong}")
     return (None if mistakes else replace(condition, missing=missing)), mistakes
+
+
+def _built(run: Prepared, known: dict[Any, AdcoreError | None]) -> AdcoreError | None:
+    """What is wrong with the run's model, from `known` where the same one was built already."""
+    choice = run.choice
+    key = choice.card.name, repr(choice.config), run.learned, choice.preprocess.output_size
+    if key not in known:
+        try:
+            known[key] = check_model(run)
+        except AdcoreError as error:
+            known[key] = error
+    return known[key]
 
 
 def with_seed(condition: Condition, seed: int) -> Condition:
