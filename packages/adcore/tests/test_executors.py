@@ -62,10 +62,10 @@ def test_every_run_is_started_by_the_same_command_in_the_sessions_folder(session
     assert "CUDA_VISIBLE_DEVICES" not in on_cpu.environment
     assert on_gpu.environment["CUDA_VISIBLE_DEVICES"] == "7"
     assert on_cpu.directory == session.folder
-    assert runner.details["one"] == "Image AUROC source 0.7500, target 0.5000"
+    assert runner.details["one"] == "source 0.7500, target 0.5000"
     lines = [line[20:] for line in (session.folder / "session.log").read_text().splitlines()]
     assert "one (seed 42): running" in lines
-    assert "one (seed 42): done: Image AUROC source 0.7500, target 0.5000" in lines
+    assert "one (seed 42): done: source 0.7500, target 0.5000" in lines
     assert "one,toy,single,cold,42,done,0.75,0.5," in (session.folder / "summary.csv").read_text()
 
 

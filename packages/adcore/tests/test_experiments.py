@@ -158,7 +158,8 @@ def test_a_session_leaves_the_files_that_people_look_for(calm) -> None:
     multi, stamp = runs["cold_to_others"], calm.name
     assert multi.name == f"cold_to_others_{stamp}"
     assert {path.name for path in calm.iterdir() if path.name[0] != "."} == {
-        "session.json", "session.log", "summary.csv", *(folder.name for folder in runs.values())
+        "session.json", "session.log", "summary.csv", *(folder.name for folder in runs.values()),
+        *(run.log for run in load_session(calm).runs),
     }  # fmt: skip
     assert {path.name for path in multi.iterdir() if path.name[0] != "."} == {
         "condition.json", "training_detail.log", "multi_domain_cold_to_others.log", "result.json", "predictions.csv",
@@ -185,12 +186,15 @@ def test_a_session_leaves_the_files_that_people_look_for(calm) -> None:
 
 
 def test_each_runs_figure_is_found_by_its_name_in_the_logs(calm) -> None:
-    """As `grep "Image AUROC" results/*/*.log` does for sessions, and one level lower for the logs of their runs."""
-    found = [line for line in (calm / "session.log").read_text().splitlines() if "Image AUROC" in line]
-    assert sorted(line.split()[2] for line in found) == sorted(CONDITIONS)
+    """As `grep "Image AUROC" results/*/*.log` does, and `results/*/multi_domain_*.log`."""
+    found = [line for file in calm.glob("*.log") for line in file.read_text().splitlines() if "Image AUROC" in line]
     for run in load_session(calm).runs:
         result = json.loads((calm / run.folder / "result.json").read_text())
+        lines = [line for line in found if line.startswith(f"{run.name} (seed {run.seed}), ")]
+        assert len(lines) == 1 + len(result["target_results"]) + len(result["domain_results"]) + bool(run.targets)
+        assert lines == [line for line in (calm / run.log).read_text().splitlines() if run.name in line]
         figure = f"Image AUROC {result['source_results']['image_auroc']:.6g}"
+        assert f"source {run.source}: {figure}" in lines[0]
         for name in (run.log, "training_detail.log"):
             assert figure in (calm / run.folder / name).read_text(), name
 

@@ -112,7 +112,7 @@ class Runner:
             run.state = "done"
             row = self.session.summary(run)
             parts = [f"{key} {row[f'{key}_image_auroc']:.4f}" for key in ("source", "target") if _number(row, key)]
-            self.details[run.folder] = f"Image AUROC {', '.join(parts)}" if parts else ""
+            self.details[run.folder] = ", ".join(parts)
             self._set(run, "done")
         else:
             self._set(run, "failed", slot.job.problem or self._reason(slot, code))
@@ -151,6 +151,8 @@ class Runner:
             self.console.print(line, soft_wrap=True, markup=False)
         try:
             self.session.log(line)
+            if state == "done":
+                self.session.collect_figures(run)
             self.session.save()
             self.unsaved = ""
         except OSError as problem:  # a full disk: the other runs go on

@@ -21,6 +21,7 @@ from adcore.files import atomic_path, folder_lock, remove_leftovers, write_json
 
 State = Literal["queued", "running", "done", "failed"]
 COLUMNS = ("name", "model", "mode", "source", "seed", "state", "source_image_auroc", "target_image_auroc")
+FIGURE = "Image AUROC"  # in lines of logs
 COLUMNS += ("transfer_ratio", "domain_gap", "error")
 
 
@@ -77,6 +78,17 @@ class Session:
         """Add a line with the time to session.log."""
         with open(self.folder / "session.log", "a", encoding="utf-8") as file:
             print(datetime.now().strftime("%Y-%m-%d %H:%M:%S"), line, file=file)
+
+    def collect_figures(self, run: Run) -> None:
+        """Add the run's figures to the session's file of the same name as the run's log, where people search for them."""
+        log = self.path(run) / run.log
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+        newest = {
+            line.partition(":")[0]: line for line in lines if FIGURE in line
+        }  # a killed run may have said them before
+        if newest:
+            with open(self.folder / run.log, "a", encoding="utf-8") as file:
+                file.writelines(f"{run.name} (seed {run.seed}), {line}\n" for line in newest.values())
 
     def take(self, patience: float = 5.0) -> None:
         """Lock the session for this process, until `close`; ConfigError when another one keeps it."""
