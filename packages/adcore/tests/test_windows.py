@@ -16,6 +16,7 @@ from adcore.experiments.conditions import load_conditions
 from adcore.files import portable_path
 from adcore.preprocess import Preprocess
 from adcore.registry import open_dataset
+from adcore.request import parse_data
 from adcore.testing import write_tiny_mvtec
 
 PACKAGES = ("adcore_runtime", "adcore", "adm_memory", "adm_flow", "adm_distill", "adm_recon", "adm_foundation")
@@ -100,6 +101,13 @@ def test_a_path_that_cannot_be_right_here_is_one_line_that_says_what_to_write(tm
     with pytest.raises(ConfigError) as failure:
         load_conditions(conditions(tmp_path, written))
     assert message in str(failure.value)
+
+
+def test_a_folder_without_its_layout_is_not_taken_for_a_layout_called_c(tmp_path) -> None:
+    assert parse_data("mvtec://nowhere/data") == ("mvtec", Path("//nowhere/data"))
+    assert parse_data("mvtec:data") == ("mvtec", Path("data"))
+    with pytest.raises(ConfigError, match=r"as in --data mvtec:C:\\data"):
+        parse_data(r"C:\data")
 
 
 @needs_posix

@@ -8,7 +8,7 @@ import platform
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adcore_runtime.files import (
@@ -89,12 +89,14 @@ def portable_path(text: str) -> Path:
 
     Raises ConfigError for a path with a drive where there are none, or with the tab or line end that JSON makes of `\\t`.
     """
+    path = Path(text)
+    if os.path.lexists(path):  # a name may hold a backslash, where it separates nothing
+        return path
     if re.search(r"[\t\r\n]", text):
         raise ConfigError(f"{text!r} holds a tab or a line end; write each backslash of a path twice, or /")
-    path = Path(text)
-    if os.name == "nt" or os.path.lexists(path):  # elsewhere a name may hold a backslash
+    if os.name == "nt":
         return path
-    if PureWindowsPath(text).drive:
+    if re.match(r"[A-Za-z]:|\\\\", text):  # a drive, or a share
         raise ConfigError(f"{text} is a path on Windows; give the folder on this machine")
     return Path(text.replace("\\", "/"))
 

@@ -11,6 +11,7 @@ from adcore.cards import ModelCard
 from adcore.config import checked_config, config_fields, unknown_key_message
 from adcore.data.splits import SplitMode
 from adcore.errors import ConfigError
+from adcore.files import portable_path
 from adcore.model import AnomalyModel
 from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD, RESIZE_METHODS, Preprocess
 from adcore.registry import backbone_card, check_data_options, model_card, model_class, open_dataset
@@ -58,8 +59,12 @@ def validation_split(mode: SplitMode | None, ratio: float | None) -> dict[str, A
 def parse_data(spec: str) -> tuple[str, Path]:
     """ "NAME:ROOT", or "NAME" below the configured dataset_dir, to (name, root)."""
     name, colon, root = spec.partition(":")
+    if len(name) == 1 and root.startswith(("\\", "/")):
+        raise ConfigError(
+            f"--data {spec}: {name}: is a drive; write the layout before the folder, as in --data mvtec:{spec}"
+        )
     if colon and root:
-        return name, Path(root).expanduser()
+        return name, portable_path(root).expanduser()
     folder = settings().dataset_dir
     if folder is None:
         raise ConfigError(f"--data {spec}: give the folder, as in --data {name}:PATH, or set ADCORE_DATASET_DIR")
