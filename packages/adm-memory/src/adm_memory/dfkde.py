@@ -80,12 +80,12 @@ class DFKDE(AnomalyModel):
         """Begin a new stream of features."""
         self._pca = StreamingPCA(fit.num_images, ROOM)
 
-    @torch.no_grad()
     def check_run(self, images: int, size: tuple[int, int]) -> None:
         """ConfigError for one image, which has no spread."""
         if images < 2:
             raise ConfigError(f"DFKDE needs at least 2 normal images to train on, got {images}")
 
+    @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Feed the batch's features to the PCA; there is nothing to optimise."""
         for images in split_batch(batch.images):

@@ -74,12 +74,12 @@ class PaDiM(AnomalyModel):
         self._waiting, self._filled, self._count = None, 0, 0
         self._shift = self._sum = self._products = None
 
-    @torch.no_grad()
     def check_run(self, images: int, size: tuple[int, int]) -> None:
         """ConfigError for one image, which has no spread."""
         if images < 2:
             raise ConfigError(f"PaDiM needs at least 2 normal images to train on, got {images}")
 
+    @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Copy the batch's features into the waiting buffer; there is nothing to optimise."""
         for features in (f for images in split_batch(batch.images) for f in self.embed(images).flatten(2)):  # (d, L)
