@@ -1,6 +1,6 @@
 """Exports PaDiM or PatchCore from both sides, with one bank, and compares what the exports say with the trained models.
 
-hatch run parity:python tools/parity/exports.py padim --data ROOT --dataset mvtec:hazelnut --out DIR       (first: writes the bank)
+hatch run parity:python tools/parity/exports.py padim --data ROOT --dataset mvtec:hazelnut --out DIR  (first)
 hatch run python tools/parity/exports.py padim --data ROOT --dataset mvtec:hazelnut --out DIR
 
 Needs onnx, onnxscript, onnxruntime and openvino in both environments. Writes DIR/exports_MODEL_SIDE.json.
