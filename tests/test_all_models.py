@@ -64,7 +64,7 @@ def names() -> set[str]:
 
 
 def test_all_of_them_are_installed() -> None:
-    assert len(PROMISED) == len(set(PROMISED)) == 52
+    assert len(PROMISED) == len(set(PROMISED)) == 56
     assert set(PROMISED) - names() == set()
 
 
