@@ -31,10 +31,12 @@ QUICK_EXPORTS = {"patchcore-resnet18", "fastflow-resnet18", "stfpm-resnet18", "g
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the exports of all other cards as slow, and what needs CUDA as gpu; put the longest files first."""
+    """Mark what is slow, what another card has computed already, and what needs CUDA; put the longest files first."""
     for item in items:
         if item.name == "test_on_gpu":
             item.add_marker("gpu")
         if item.name == "test_exports" and getattr(item.cls, "model", "") not in QUICK_EXPORTS:
+            item.add_marker("slow")
+        if getattr(item.cls, "repeats", None) and "first_fit" in item.fixturenames:
             item.add_marker("slow")
     items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
