@@ -35,8 +35,8 @@ def largest(scores: list[float], reference: list[float]) -> float:
 
 
 def megabytes(folder: Path) -> float:
-    """Size of a file, or of all files in a folder."""
-    files = [folder] if folder.is_file() else [path for path in folder.rglob("*") if path.is_file()]
+    """Size of all files in a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
     return round(sum(path.stat().st_size for path in files) / 1e6, 1)
 
 
@@ -85,7 +85,7 @@ def peer(arguments: argparse.Namespace) -> dict:
     report = {"side": "anomalib", "score": trained[:3]}
     started = time.perf_counter()
     path = engine.export(module, ExportType.ONNX, export_root=out / "onnx", input_size=(SIZE, SIZE))
-    report |= {"onnx_seconds": round(time.perf_counter() - started, 1), "onnx_mb": megabytes(Path(path))}
+    report |= {"onnx_seconds": round(time.perf_counter() - started, 1), "onnx_mb": megabytes(Path(path).parent)}
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     place = [output.name for output in session.get_outputs()].index("pred_score")
