@@ -134,7 +134,7 @@ def quicken_coreset() -> None:
     For accuracy over several seeds; times and memory of such a run say nothing of the peer.
     """
     packages = Path(__file__).parents[2] / "packages"
-    sys.path += [str(packages / name / "src") for name in ("adcore", "adm-memory")]
+    sys.path += [str(packages / name / "src") for name in ("adcore-runtime", "adcore", "adm-memory")]
     from adm_memory.coreset import farthest_first
 
     def select(self) -> list[int]:
