@@ -167,7 +167,7 @@ def change_chunk(data: bytearray, rng: Rng) -> None:
 
 def change_tag(data: bytearray, rng: Rng) -> None:
     """Change one entry of a TIFF directory, or where the next directory is."""
-    if bytes(data[:4]) not in (b"II*\0", b"MM\0*"):
+    if len(data) < 8 or bytes(data[:4]) not in (b"II*\0", b"MM\0*"):
         return
     order = "<" if data[:1] == b"I" else ">"
     (start,) = struct.unpack_from(f"{order}I", data, 4)
