@@ -13,10 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
+from adcore.backbones.networks import create_network
 from adcore.bundle import Order, make_bundle, make_runtime_bundle, pip_collect
 from adcore.bundle_manifest import verify_bundle
 from adcore.data.demo import write_demo_dataset
 from adcore.errors import ConfigError, WeightsError
+from adcore.registry import backbone_card
 from adcore.testing import write_tiny_mvtec
 from adcore.testing.site import write_distribution
 
@@ -229,6 +232,37 @@ def test_weights_come_along_as_a_wheel_that_is_found(tmp_path) -> None:
         check=False,
     )
     assert done.stdout.startswith(str(tmp_path / "site")), done.stderr
+
+
+def save_state(backbone: str, path: Path) -> None:
+    """Random weights of a backbone, as a file."""
+    torch.save(create_network(backbone_card(backbone), seed=0).state_dict(), path)
+
+
+def test_weights_beside_backbones_are_found_packed_and_brought_along(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "weights" / "efficientad"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("ADCORE_BACKBONE_DIR", str(folder.parent))
+    save_state("efficientad_teacher_small", folder / "pretrained_teacher_small.pth")
+    save_state("dsr_autoencoder", folder.parent / "vq_model_pretrained_128_4096.pckl")
+    out = make_bundle(["efficientad-small", "dsr"], tmp_path / "out", collect=Collected())
+    wheels = sorted((out / "wheels").glob("adcore_weights_*.whl"))
+    assert [wheel.name.split("-")[0] for wheel in wheels] == [
+        "adcore_weights_dsr_autoencoder",
+        "adcore_weights_efficientad_teacher_small",
+    ]
+    for wheel in wheels:
+        zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        "from adcore.backbones.resolve import resolve; from adcore.registry import create_model\n"
+        "print(*(resolve(n).path for n in ('efficientad_teacher_small', 'dsr_autoencoder')), sep='\\n')\n"
+        "create_model('dsr', vq_weights='pretrained').find_vq()"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "ADCORE_BACKBONE_DIR": ""}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith(str(tmp_path / "site")) for line in done.stdout.splitlines())
 
 
 def test_data_comes_along_on_request(tmp_path) -> None:

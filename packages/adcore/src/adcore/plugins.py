@@ -23,6 +23,7 @@ from adcore.cards import BackboneCard, DatasetCard, ExecutorCard, ExporterCard, 
 from adcore.errors import PluginError
 
 GROUP = "adcore"
+WEIGHTS = "adcore-weights-"  # with this begin the names of the wheels that `adcore backbones pack` makes
 HOOKS = {
     "adcore_register_models": ModelCard,
     "adcore_register_datasets": DatasetCard,
@@ -80,16 +81,19 @@ class Plugins:
     duplicates: dict[tuple[type, str], list[Origin]] = field(default_factory=dict)
     origins: list[Origin] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    carriers: dict[str, Origin] = field(default_factory=dict)  # backbone -> the wheel that carries its weights
 
     def add(self, card: Card, origin: Origin) -> None:
         """Keep the card; a second card of one name makes that name unusable and is reported with both origins.
 
-        A wheel of weights (`adcore backbones pack`) registers no second backbone: it adds the weights to the card of adcore.
+        A wheel of weights (`adcore backbones pack`) registers no second backbone: it adds the weights to the card that adcore
+        or a family has of that name.
         """
         kind, known = type(card), self.cards[type(card)]
         old, owner = known.get(card.name, (None, None))
-        if owner and owner.plugin == "adcore" and _carries_weights(card, old):
-            known[card.name] = (replace(old, wheel=card.wheel, sha256={**old.sha256, **card.sha256}), origin)
+        if old and card.name not in self.carriers and _carries_weights(card, origin, old):
+            known[card.name] = (replace(old, wheel=card.wheel, sha256={**old.sha256, **card.sha256}), owner)
+            self.carriers[card.name] = origin
             return
         for name in (card.name, *card.aliases):
             owner = self.aliases[kind].get(name)
@@ -108,8 +112,11 @@ class Plugins:
             raise PluginError(f"'{name}' is registered by {claimants}; uninstall one or set ADCORE_DISABLE_PLUGINS")
 
 
-def _carries_weights(card: Card, known: Card) -> bool:
-    return isinstance(card, BackboneCard) and card.wheel is not None and card.architecture == known.architecture
+def _carries_weights(card: Card, origin: Origin, known: Card) -> bool:
+    """Whether the card is that of a wheel with weights for the network that `known` describes."""
+    if not isinstance(card, BackboneCard) or card.wheel is None or card.wheel[0] != origin.distribution:
+        return False
+    return (card.architecture, card.target, card.options) == (known.architecture, known.target, known.options)
 
 
 def disabled_plugins() -> set[str]:
@@ -118,14 +125,14 @@ def disabled_plugins() -> set[str]:
 
 
 def discover() -> list[tuple[EntryPoint, Origin]]:
-    """Entry points of the group, without importing any of them."""
+    """Entry points of the group, without importing any of them; wheels of weights last, after what they complete."""
     off = disabled_plugins()
     try:
         points = [(point, point.dist.name, point.dist.version) for point in entry_points(group=GROUP)]
     except Exception as error:  # damaged metadata, which stops pip as well
         raise PluginError(f"{_damaged()} has damaged metadata ({error}); install it again") from None
     found = []
-    for point, distribution, version in sorted(points, key=lambda found: found[0].name):
+    for point, distribution, version in sorted(points, key=lambda p: (p[1].startswith(WEIGHTS), p[0].name)):
         if point.name not in off and distribution not in off:
             found.append((point, Origin(point.name, distribution, version)))
     return found

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from adcore.backbones.build import read_state
+from adcore.backbones.build import load_weights
 from adcore.backbones.resolve import resolve
 from adcore.data.samples import NORMAL
 from adcore.errors import ConfigError
@@ -30,7 +30,7 @@ from adm_distill.efficientad_teacher import (
     normalized,
     teacher_images,
 )
-from adm_distill.pdn import TEACHER_CHANNELS, PatchDescriptionNetwork, load_ordered
+from adm_distill.pdn import TEACHER_CHANNELS, PatchDescriptionNetwork
 
 log = logging.getLogger(__name__)
 SMALLEST = 256  # pixels: the autoencoder's encoder ends in an 8 x 8 kernel at 1/32 of the resolution
@@ -98,8 +98,8 @@ class EfficientAD(AnomalyModel):
         teacher: Annotated[
             str,
             Field(
-                description="teacher weights: pretrained (pretrained_teacher_<size>.pth in a backbone folder), a file or "
-                "folder, distill (from teacher_backbone on teacher_images), or random (tests only)"
+                description="teacher weights: pretrained (those of the backbone efficientad_teacher_<size>), a file or folder, "
+                "distill (from teacher_backbone on teacher_images), or random (tests only)"
             ),
         ] = "pretrained",
         teacher_backbone: Annotated[str, Field(description="network to distil from")] = "wide_resnet50_2",
@@ -170,11 +170,9 @@ class EfficientAD(AnomalyModel):
             return
         if source == "distill":
             distillation = Distillation(backbone, images, self.size, steps, fit.plan.seed)
-            state, origin = distillation.state(fit.device, fit.progress), str(distillation.path)
+            self.teacher.load_state_dict(distillation.state(fit.device, fit.progress))
         else:
-            path = find_teacher(source, self.size)
-            state, origin = read_state(path), str(path)
-        load_ordered(self.teacher, state, origin)
+            load_weights(self.teacher, find_teacher(source, self.size))
 
     def _held_out_indices(self, fit: Fit) -> set[int]:
         """Which training images to leave out of training, by position; none where validation has normal images."""

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from adcore.backbones.build import read_state
 from adcore.backbones.features import FeatureExtractor
-from adcore.backbones.resolve import search_folders
+from adcore.backbones.resolve import WeightsFile, resolve, search_folders
 from adcore.data.image_io import read_image
 from adcore.data.layout import found_in, images_below
 from adcore.errors import ConfigError, DataError, WeightsError
 from adcore.files import write_tensors
 from adcore.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from adcore.registry import backbone_card
 from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
@@ -26,10 +27,6 @@ from torchvision.transforms.v2.functional import rgb_to_grayscale
 from adm_distill.pdn import TEACHER_CHANNELS, PatchDescriptionNetwork, PDNSize
 
 log = logging.getLogger(__name__)
-SOURCE = (
-    "https://github.com/open-edge-platform/anomalib/releases/download/efficientad_pretrained_weights/"
-    "efficientad_pretrained_weights.zip"
-)
 STATISTICS_IMAGES = 10_000  # for mean and standard deviation of the backbone's features
 LEARNING_RATE, WEIGHT_DECAY = 1e-4, 1e-5
 GRAY = 0.1  # share of images shown without colours
@@ -71,23 +68,23 @@ def teacher_images(folder: str | Path | None) -> NaturalImages:
     return NaturalImages(folder, "teacher_images")
 
 
-def find_teacher(teacher: str, size: PDNSize) -> Path:
-    """The teacher's weights file: the path given, or, for "pretrained", a known name in the backbone folders."""
-    names = [f"{folder}pretrained_teacher_{size}.pth" for folder in ("", "efficientad_pretrained_weights/")]
-    if teacher != "pretrained":
-        path = Path(teacher).expanduser()
-        candidates = [path, *(path / name for name in names)]
-    else:
-        candidates = [folder / name for folder, _ in search_folders() for name in names]
-    for candidate in candidates:
-        if os.path.isfile(candidate):  # False for a name that no system takes
-            return candidate
-    where = teacher if teacher != "pretrained" else ", ".join(str(folder) for folder, _ in search_folders())
-    raise WeightsError(
-        f"no teacher for efficientad-{size}: {names[0]} is not in {where}. Get {SOURCE} (it holds {names[0]}), unpack it "
-        "there or give the file with teacher=PATH; or distil a teacher from a backbone you have: teacher=distill "
-        "teacher_images=FOLDER of natural images (teacher_backbone=NAME)"
-    )
+def find_teacher(teacher: str, size: PDNSize) -> WeightsFile:
+    """The teacher's weights: of the file or folder given, or, for "pretrained", where weights of backbones are found.
+
+    WeightsError says what to get.
+    """
+    name = f"efficientad_teacher_{size}"
+    path = None if teacher == "pretrained" else Path(teacher).expanduser()
+    if path and os.path.isdir(path):  # False for a name that no system takes
+        held = [path / file for file in backbone_card(name).filenames]
+        path = next((file for file in held if file.is_file()), held[0])
+    try:
+        return resolve(name, path)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}; or distil a teacher from a backbone you have: teacher=distill teacher_images=FOLDER of natural "
+            "images (teacher_backbone=NAME)"
+        ) from None
 
 
 def patch_features(maps: list[Tensor]) -> Tensor:

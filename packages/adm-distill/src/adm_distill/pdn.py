@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch.nn.functional as F
-from adcore.errors import WeightsError
 from torch import Tensor, nn
 
 PDNSize = Literal["small", "medium"]
@@ -51,17 +50,3 @@ class PatchDescriptionNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Descriptions of all patches, every fourth pixel."""
         return self.head(self.body(images))
-
-
-def load_ordered(network: nn.Module, state: dict[str, Tensor], origin: str) -> None:
-    """Load tensors that stand in the network's order, whatever they are called; WeightsError when the shapes differ."""
-    wanted = network.state_dict()
-    fits = len(state) == len(wanted) and all(
-        mine.shape == theirs.shape for mine, theirs in zip(wanted.values(), state.values(), strict=True)
-    )
-    if not fits:
-        raise WeightsError(
-            f"{origin} does not hold this patch description network: {len(state)} tensors, {len(wanted)} expected, or "
-            "other shapes; a small teacher fits efficientad-small, a medium one efficientad-medium"
-        )
-    network.load_state_dict(dict(zip(wanted, state.values(), strict=True)))

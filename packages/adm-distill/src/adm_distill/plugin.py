@@ -1,8 +1,12 @@
 """What adm-distill registers: cards only, no torch."""
 
-from adcore.cards import ModelCard
+from adcore.cards import BackboneCard, ModelCard
 from adcore.hookspecs import hookimpl
 
+_TEACHERS = (
+    "https://github.com/open-edge-platform/anomalib/releases/download/efficientad_pretrained_weights/"
+    "efficientad_pretrained_weights.zip"
+)
 _LITE0 = {"backbone": "tf_efficientnet_lite0", "layers": ("stride4", "stride8", "stride16")}
 _STFPM = {
     "licence": "Apache-2.0",
@@ -57,10 +61,24 @@ _REVERSE = {
 }
 
 
-def _needs(size: str) -> tuple[str, ...]:
-    return (
-        f"teacher weights pretrained_teacher_{size}.pth, or natural images and a backbone to distil one (teacher=distill)",
-        "folder of natural images as penalty (recommended: penalty_images)",
+_EFFICIENTAD_NEEDS = (
+    "instead of the teacher's weights: natural images and a backbone to distil one (teacher=distill)",
+    "folder of natural images as penalty (recommended: penalty_images)",
+)
+
+
+def _teacher(size: str, size_mb: int) -> BackboneCard:
+    file = f"pretrained_teacher_{size}.pth"
+    return BackboneCard(
+        name=f"efficientad_teacher_{size}",
+        architecture=f"patch_description_network_{size}",
+        target="adm_distill.pdn:PatchDescriptionNetwork",
+        options={"size": size},
+        filenames=(file, f"efficientad_pretrained_weights/{file}", f"efficientad/{file}"),
+        source=f"{_TEACHERS} (it holds {file})",
+        licence="Apache-2.0 (anomalib), distilled on ImageNet",
+        size_mb=size_mb,
+        key_order=True,  # the published files name their layers otherwise
     )
 
 
@@ -74,7 +92,8 @@ def adcore_register_models() -> list[ModelCard]:
             name="efficientad-small",
             aliases=("efficientad-s",),
             config={"size": "small"},
-            needs=_needs("small"),
+            backbones=("efficientad_teacher_small",),
+            needs=_EFFICIENTAD_NEEDS,
             published="98.8 / -",
             **_EFFICIENTAD,
         ),
@@ -82,7 +101,8 @@ def adcore_register_models() -> list[ModelCard]:
             name="efficientad-medium",
             aliases=("efficientad",),
             config={"size": "medium"},
-            needs=_needs("medium"),
+            backbones=("efficientad_teacher_medium",),
+            needs=_EFFICIENTAD_NEEDS,
             published="99.1 / -",
             **_EFFICIENTAD,
         ),
@@ -94,3 +114,8 @@ def adcore_register_models() -> list[ModelCard]:
         ModelCard(name="reverse-distillation-resnet18", config={"backbone": "resnet18"}, **_REVERSE),
         ModelCard(name="reverse-distillation-efficientnet-lite0", config=_LITE0, **_REVERSE),
     ]
+
+
+@hookimpl
+def adcore_register_backbones() -> list[BackboneCard]:
+    return [_teacher("small", 11), _teacher("medium", 32)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from adcore.backbones.build import load_weights
+from adcore.backbones.resolve import WeightsFile, resolve
+from adcore.errors import WeightsError
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from pydantic import Field
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from adm_recon.blocks import check_positions, check_size, double_conv, up_conv
 from adm_recon.losses import focal_loss
 from adm_recon.synthetic import Blend, perlin_masks, texture_anomalies
-from adm_recon.vqvae import Quantizer, TwoLevelVQ, load_vq, residual_stack
+from adm_recon.vqvae import Quantizer, TwoLevelVQ, residual_stack
 
 RECONSTRUCTION_WEIGHT = 10.0  # of the object-specific reconstruction in the second stage's loss
 SPARED = 0.05  # the nearest share of the codebook never serves as an anomaly: it looks the same
@@ -128,7 +130,11 @@ class DSR(AnomalyModel):
         self,
         *,
         vq_weights: Annotated[
-            str | None, Field(description="file of the discrete autoencoder; when none is given it is trained first")
+            str | None,
+            Field(
+                description="weights of the discrete autoencoder: pretrained (those of the backbone dsr_autoencoder) or a "
+                "file; when none are given it is trained first"
+            ),
         ] = None,
         latent_anomaly_strength: Annotated[
             float, Field(ge=0, le=1, description="share of the codebook that anomalies come from at least")
@@ -156,10 +162,19 @@ class DSR(AnomalyModel):
 
     def check_run(self, images: int, size: tuple[int, int]) -> None:
         check_positions(size, 32, "dsr")
+        if self.vq_weights:
+            self.find_vq()
+
+    def find_vq(self) -> WeightsFile:
+        """The weights that `vq_weights` asks for; WeightsError says what to get."""
+        try:
+            return resolve("dsr_autoencoder", None if self.vq_weights == "pretrained" else self.vq_weights)
+        except WeightsError as error:
+            raise WeightsError(f"{error}; or leave vq_weights out, and it is trained first") from None
 
     def on_fit_start(self, fit: Fit) -> None:
         if self.vq_weights:
-            load_vq(self.vq, Path(self.vq_weights))
+            load_weights(self.vq, self.find_vq())
         total = fit.plan.total_steps
         first = max(1, round(self.vq_ratio * total)) if self.vq_ratio else 0
         self.stage_ends = first, max(first + 1, total - max(1, round(self.upsampling_ratio * (total - first))))

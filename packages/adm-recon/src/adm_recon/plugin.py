@@ -1,6 +1,6 @@
 """What adm-recon registers: cards only, no torch."""
 
-from adcore.cards import ModelCard
+from adcore.cards import BackboneCard, ModelCard
 from adcore.hookspecs import hookimpl
 
 _TEXTURES = ("textures folder such as DTD (optional; procedural textures otherwise)",)
@@ -107,7 +107,28 @@ def adcore_register_models() -> list[ModelCard]:
             epochs=50,
             batch_size=8,
             normalization="none",
-            needs=("weights of the discrete autoencoder (optional; trained first otherwise)",),
+            optional_backbones=("dsr_autoencoder",),
+            needs=("weights dsr_autoencoder (optional: vq_weights=pretrained; trained first otherwise)",),
             published="98.2",
         ),
+    ]
+
+
+@hookimpl
+def adcore_register_backbones() -> list[BackboneCard]:
+    file = "vq_model_pretrained_128_4096.pckl"
+    return [
+        BackboneCard(
+            name="dsr_autoencoder",
+            architecture="two_level_vq_128_4096",
+            target="adm_recon.vqvae:TwoLevelVQ",
+            options={"count": 4096, "dim": 128},
+            filenames=(file, f"dsr/{file}", "dsr_autoencoder.safetensors"),
+            source="https://github.com/open-edge-platform/anomalib/releases/download/dsr_pretrained_weights/"
+            f"dsr_vq_model_pretrained.zip (it holds {file})",
+            licence="as its authors publish it, trained on ImageNet",
+            size_mb=12,
+            mean=(0.0, 0.0, 0.0),  # it takes values in [0, 1]
+            std=(1.0, 1.0, 1.0),
+        )
     ]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.build import read_state
-from adcore.errors import WeightsError
 from adcore.training.device import at_least_single
 from einops import rearrange
 from torch import Tensor, nn
@@ -181,16 +178,7 @@ def authors_name(name: str) -> str:
     return name
 
 
-def load_vq(vq: TwoLevelVQ, path: Path) -> None:
-    """Fill `vq` from a file of its own state, or of the one that DSR's authors publish; WeightsError."""
-    state = read_state(path)
-    own = {name: value for name, value in vq.state_dict().items() if not name.endswith(".used")}
-    if not own.keys() <= state.keys():
-        state = {name: state[key] for name in own if (key := authors_name(name)) in state}
-    wrong = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
-    if wrong:
-        raise WeightsError(
-            f"{path} does not fit dsr's discrete autoencoder: {len(wrong)} of {len(own)} tensors, e.g. '{wrong[0]}'; "
-            "leave vq_weights out to train it"
-        )
-    vq.load_state_dict({name: state[name] for name in own}, strict=False)
+def checkpoint_filter_fn(state: dict[str, Tensor], vq: TwoLevelVQ) -> dict[str, Tensor]:
+    """A file of `TwoLevelVQ`, under its own names or those of DSR's authors, as the state of `vq`."""
+    used = {name: value for name, value in vq.state_dict().items() if name.endswith(".used")}  # of training only
+    return used | {name: state[key] for name in vq.state_dict() for key in (name, authors_name(name)) if key in state}

@@ -16,6 +16,7 @@ from adcore.backbones.resolve import WeightsFile, check_digest
 from adcore.cards import BackboneCard
 from adcore.errors import AdcoreError, ConfigError, WeightsError
 from adcore.files import atomic_path, sha256_file
+from adcore.plugins import WEIGHTS
 from adcore.registry import backbone_card
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that the same weights make the same wheel
@@ -33,13 +34,13 @@ def adcore_register_backbones() -> list[BackboneCard]:
 
 def distribution_name(name: str) -> str:
     """The distribution that carries the weights called `name`: "my_net" -> "adcore-weights-my-net"."""
-    return "adcore-weights-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return WEIGHTS + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def pack(file: str | Path, name: str, out: str | Path, new_name: str | None = None, version: str = "1.0.0") -> Path:
     """Write the weights `file` of the known backbone `name` as a wheel into the folder `out`; returns its path.
 
-    Installed, the wheel completes adcore's own card of that name, and `resolve(name)` finds it. With `new_name` it
+    Installed, the wheel completes the card of that name, and `resolve(name)` finds it. With `new_name` it
     registers a backbone of that name instead: own weights for a known architecture. The same input gives the same bytes.
     Raises ConfigError for a name or version that no package can have, WeightsError when the file is missing, is not what
     its name promises, or does not fit the network.
