@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -156,16 +157,26 @@ def test_a_run_continues_in_the_middle_of_an_epoch(nut: Path, drop_last: bool) -
     assert sum(len(batch.paths) for batch in again) == (16 if drop_last else 17)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_bad_files(nut: Path, workers: int) -> None:
+@pytest.fixture
+def two_bad(nut: Path) -> Path:
     (nut / "train/good/12.png").write_bytes(b"")
     (nut / "train/good/20.png").write_bytes((nut / "train/good/20.png").read_bytes()[:-30])
-    strict = make_loader(dataset_of(nut), 4, shuffle=False, seed=0, num_workers=workers)
+    return nut
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_file_is_an_error(two_bad: Path, workers: int) -> None:
+    loader = make_loader(dataset_of(two_bad), 4, shuffle=False, seed=0, num_workers=workers)
     with pytest.raises(DataError) as caught:
-        list(strict)
-    assert str(caught.value).startswith(str(nut / "train/good/12.png"))
+        list(loader)
+    assert str(caught.value).startswith(str(two_bad / "train/good/12.png"))
     assert "\n" not in str(caught.value), "also out of a worker process it is one clear line"
-    dataset = dataset_of(nut, skip_bad=True)
+    assert not multiprocessing.active_children(), "worker processes end with the error, though its traceback is kept"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_files_are_skipped_and_listed_on_request(two_bad: Path, workers: int) -> None:
+    dataset = dataset_of(two_bad, skip_bad=True)
     loader = make_loader(dataset, 4, shuffle=False, seed=0, num_workers=workers)
     for _ in range(2):
         assert list(chain.from_iterable(numbers(list(loader)))) == [n for n in range(10, 27) if n not in (12, 20)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -192,15 +192,18 @@ class Loader:
     """Batches of an ImageDataset, the same for every number of workers; torch's global random state is not changed."""
 
     def __init__(self, dataset: ImageDataset, sampler: EpochBatchSampler, num_workers: int) -> None:
-        self.dataset, self.sampler, self.singly = dataset, sampler, False
-        self._loader = DataLoader(
-            _Fetch(dataset),
-            batch_sampler=sampler,
-            num_workers=num_workers,
+        self.dataset, self.sampler, self.num_workers, self.singly = dataset, sampler, num_workers, False
+        self._loader = self._new_loader()
+
+    def _new_loader(self) -> DataLoader:
+        return DataLoader(
+            _Fetch(self.dataset),
+            batch_sampler=self.sampler,
+            num_workers=self.num_workers,
             collate_fn=_collate_good,
             pin_memory=settings().pin_memory and torch.cuda.is_available(),
-            persistent_workers=settings().persistent_workers and num_workers > 0,
-            generator=torch.Generator().manual_seed(derive_seed("workers", sampler.seed)),
+            persistent_workers=settings().persistent_workers and self.num_workers > 0,
+            generator=torch.Generator().manual_seed(derive_seed("workers", self.sampler.seed)),
         )
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
@@ -217,28 +220,36 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches; the next is read while the model works on one, or single images in turns with it."""
-        if self._loader.num_workers > 0:
-            return self._good(iter(self._loader))
+        if self.num_workers > 0:
+            return self._good(_given(iter(self._loader)))
         if self.singly:
             return self._good(read_together(lambda batch: _collate_good([self.dataset.fetch(batch[0])]), self.sampler))
         return self._good(read_ahead(self._loader))
 
-    def _good(self, read: Iterator[tuple[Batch | None, list[Skipped]]]) -> Iterator[Batch]:
+    def _good(self, read: Generator[tuple[Batch | None, list[Skipped]], None, None]) -> Iterator[Batch]:
         good = False
-        for batch, skipped in read:
-            for entry in skipped:
-                if not self.dataset.skip_bad:
-                    raise DataError(entry.reason)
-                self.dataset.note_skipped(entry)
-            if batch is not None:
-                good = True
-                yield batch
+        with closing(read):
+            for batch, skipped in read:
+                for entry in skipped:
+                    if not self.dataset.skip_bad:
+                        # ends the worker processes here; from a traceback the garbage collector needs 5 s for each
+                        self._loader = self._new_loader()
+                        raise DataError(entry.reason)
+                    self.dataset.note_skipped(entry)
+                if batch is not None:
+                    good = True
+                    yield batch
         if not good and self.dataset.skipped and self.sampler.start == 0:
             first = self.dataset.skipped[0]["reason"]
             raise DataError(f"all {len(self.dataset)} images had to be skipped; the first: {first}")
 
 
-def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
+def _given(items: Iterator[T]) -> Generator[T, None, None]:
+    """The same items, as a generator that releases them when it is closed."""
+    yield from items
+
+
+def read_ahead(items: Iterable[T], ahead: int = 1) -> Generator[T, None, None]:
     """The same items, none of which is None: one thread makes the next `ahead` while the model works on this one.
 
     It starts immediately and uses one core, so that it does not compete with the model.
@@ -248,14 +259,16 @@ def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
     return _made(pool, iterator, waiting)
 
 
-def _made(pool: ThreadPoolExecutor, iterator: Iterator[T], waiting: deque[Future[T | None]]) -> Iterator[T]:
+def _made(
+    pool: ThreadPoolExecutor, iterator: Iterator[T], waiting: deque[Future[T | None]]
+) -> Generator[T, None, None]:
     with _ending(pool):
         while (item := waiting.popleft().result()) is not None:
             waiting.append(pool.submit(next, iterator, None))
             yield item
 
 
-def read_together(fetch: Callable[[K], T], keys: Iterable[K]) -> Iterator[T]:
+def read_together(fetch: Callable[[K], T], keys: Iterable[K]) -> Generator[T, None, None]:
     """`fetch(key)` for all keys in their order: as many cores as a model has read a group, then the model has them all.
 
     The first group starts immediately. Taking turns is faster than reading beside the model where both take similar time: each
@@ -270,7 +283,9 @@ def read_together(fetch: Callable[[K], T], keys: Iterable[K]) -> Iterator[T]:
     return _in_turns(pool, begin(), begin)
 
 
-def _in_turns(pool: ThreadPoolExecutor, group: deque[Future[T]], begin: Callable[[], deque[Future[T]]]) -> Iterator[T]:
+def _in_turns(
+    pool: ThreadPoolExecutor, group: deque[Future[T]], begin: Callable[[], deque[Future[T]]]
+) -> Generator[T, None, None]:
     with _ending(pool):
         while group:
             wait(group)
