@@ -1,4 +1,4 @@
-"""Writes what the installed cards say into README.md, README.ko.md and docs/03-models.md: `python tools/model_table.py`."""
+"""Writes what the installed cards say into the READMEs and the pages on models: `python tools/model_table.py`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def by_method(cards: list[ModelCard]) -> list[tuple[str, list[ModelCard]]]:
     return sorted(methods.items(), key=lambda item: (model_origin(item[1][0].name).distribution, item[0]))
 
 
-PAGES = {"README.md": table, "README.ko.md": table, "docs/03-models.md": details}
+PAGES = {"README.md": table, "README.ko.md": table, "docs/03-models.md": details, "docs/ko/03-models.md": details}
 
 
 def filled(page: str) -> str:
