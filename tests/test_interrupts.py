@@ -70,7 +70,7 @@ def interrupt(arguments: tuple[object, ...], folder: Path, seconds: float, numbe
 def test_a_signal_at_a_random_moment(train, tmp_path) -> None:
     arguments, whole = train
     moments = random.Random(0)
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGINT)
+    numbers = (signal.SIGINT, signal.SIGTERM)
     codes = [
         interrupt(arguments, tmp_path / str(i), moments.uniform(0, 0.7) * whole, number)
         for i, number in enumerate(numbers)

@@ -50,12 +50,14 @@ def test_it_is_listed(site) -> None:
     assert (card["package"], card["package_version"]) == (NAME, "0.1.0")
 
 
+@pytest.mark.slow  # docs/07-writing-a-plugin.md trains, tests and checks this package in every run of the suite
 def test_it_trains_and_finds_the_squares(site) -> None:
     done = adcore(site, "train", NAME, "--data", "mvtec:data", "--set", "image_size=64", "--out", "run", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads((site / "run" / "result.json").read_text())["test"]["values"]["image_auroc"] > 0.9
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(site) -> None:
     done = run(site, "-m", "pytest", "-q", str(site / NAME))
     assert done.returncode == 0, done.stdout
@@ -63,6 +65,7 @@ def test_its_own_tests_pass(site) -> None:
     assert "failed" not in done.stdout
 
 
+@pytest.mark.slow
 def test_it_passes_check_plugin(site) -> None:
     done = adcore(site, "check-plugin", NAME)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -15,16 +15,20 @@ import pytest
 from adcore.testing import sockets_forbidden, write_tiny_mvtec
 
 ROOT = Path(__file__).parent.parent
-# in a new Python with sockets forbidden from the first import on: a command, then the attempts on stderr
+# in a new Python with sockets forbidden from the first import on: commands one after the other, each with its attempts
 GUARDED = """
-import sys
+import json, sys
 from adcore.testing.offline import sockets_forbidden
 with sockets_forbidden() as attempts:
     from adcore.cli import main
-    try:
-        main()
-    finally:
-        print("ATTEMPTS", attempts, file=sys.stderr)
+    for command in json.loads(sys.argv[1]):
+        sys.argv = ["adcore", *command]
+        try:
+            main()
+        except SystemExit as stop:
+            assert not stop.code, command
+        assert not attempts, (command, attempts)
+print("NO ATTEMPTS")
 """
 NETWORK_MODULES = {"urllib", "requests", "http", "httpx", "socket", "huggingface_hub", "ftplib"}
 MAY_USE_THEM = {
@@ -53,24 +57,24 @@ def test_the_guard_sees_and_refuses_every_attempt() -> None:
 def test_train_evaluate_and_predict_open_no_socket(tmp_path) -> None:
     write_tiny_mvtec(tmp_path / "data")
     data = ["--data", "mvtec:data", "--category", "part"]
-    for command in (
+    commands = [
         ["list-models", "--json"],
         ["train", "padim-efficientnet-lite0", *data, "--set", "image_size=64", "--out", "run"],
         ["evaluate", "run/model.safetensors", *data, "--out", "again"],
         ["predict", "run/model.safetensors", "data/part/test", "--out", "predicted"],
         ["backbones", "list"],
-    ):
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("ADCORE_")}
-        done = subprocess.run(
-            [sys.executable, "-c", GUARDED, *command],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.splitlines()[-1] == "ATTEMPTS []", command
+    ]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ADCORE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", GUARDED, json.dumps(commands)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "NO ATTEMPTS"
     assert json.loads((tmp_path / "again" / "result.json").read_text())["test"]["values"]["image_auroc"] == 1.0
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import time
 from pathlib import Path
 
+import warm
 from adcore.testing import write_tiny_mvtec
 from safetensors.torch import load_file
 
 # a run that stops while it writes its fifth checkpoint, half of it, says so, and waits to be killed
 PAUSING = """
-import time
+import sys, time
 import safetensors.torch
 write, written = safetensors.torch.save_file, 0
 def write_or_wait(tensors, path, **more):
@@ -22,44 +22,42 @@ def write_or_wait(tensors, path, **more):
     if written == 5:
         with open(path, "r+b") as file:
             file.truncate(1000)
-        print("PAUSED", flush=True)
-        time.sleep(60)
+        open("PAUSED", "w").close()
+        time.sleep(600)
 safetensors.torch.save_file = write_or_wait
+from adcore.cli import main
+main()
 """
 SETTINGS = ("weights=random", "image_size=64", "checkpoint_seconds=0", "batch_size=2")
 
 
-def command(data: Path, out: Path, *more: str, before: str = "") -> list[str]:
-    """The command line of a training; `before` is code that its process runs first."""
+def command(out: str, *more: str) -> list[str]:
+    """The arguments of a training."""
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    base = [sys.executable, "-c", f"{before}\nfrom adcore.cli import main; main()", "train", "stfpm-resnet18"]
-    return [
-        *base,
-        "--data",
-        f"mvtec:{data}",
-        "--category",
-        "part",
-        "--epochs",
-        "6",
-        "--out",
-        str(out),
-        *settings,
-        *more,
-    ]
+    data = ["--data", "mvtec:data", "--category", "part"]
+    return ["train", "stfpm-resnet18", *data, "--epochs", "3", "--out", out, *settings, *more]
+
+
+def train(folder: Path, out: str, *more: str) -> None:
+    status, output = warm.run(["adcore", *command(out, *more)], folder)
+    assert status == 0, output
 
 
 def test_a_killed_run_resumes_to_the_same_result(tmp_path) -> None:
-    data = write_tiny_mvtec(tmp_path / "data", train=8)
-    subprocess.run(command(data, tmp_path / "whole"), check=True, capture_output=True)
+    write_tiny_mvtec(tmp_path / "data", train=8)
+    train(tmp_path, "whole")
 
-    pausing = command(data, tmp_path / "killed", before=PAUSING)
-    with subprocess.Popen(pausing, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        paused = any("PAUSED" in line for line in process.stdout)
-        process.kill()
-    assert paused
+    (tmp_path / "pausing.py").write_text(PAUSING)
+    process, deadline = warm.start(["pausing.py", *command("killed")], tmp_path), time.monotonic() + 300
+    while not (tmp_path / "PAUSED").exists():
+        assert process.is_alive(), (tmp_path / warm.OUTPUT).read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.join()
     assert list((tmp_path / "killed").rglob(".*.tmp*")), "it was to be killed while it wrote"
 
-    subprocess.run(command(data, tmp_path / "killed", "--resume"), check=True, capture_output=True)
+    train(tmp_path, "killed", "--resume")
     assert "resumed at epoch" in (tmp_path / "killed" / "training_detail.log").read_text()
     whole, resumed = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed"))
     for key in ("test", "threshold", "losses", "history"):

@@ -10,8 +10,10 @@ import multiprocessing
 import os
 import runpy
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+OUTPUT = ".output"
 IMPORTED = ["torch", "torchvision", "timm", "torchmetrics", "sklearn.metrics", "matplotlib.figure", "adcore.pipeline"]
 
 processes = multiprocessing.get_context("forkserver")
@@ -20,11 +22,16 @@ processes.set_forkserver_preload([*IMPORTED, "adcore.experiments.conditions", "a
 
 def run(arguments: list[str], folder: Path) -> tuple[int, str]:
     """Run `adcore ARGUMENTS`, or the script that `arguments` names, in `folder`: its exit code and what it printed."""
-    output = folder / ".output"
-    process = processes.Process(target=_run, args=(arguments, folder, dict(os.environ), output))
-    process.start()
+    process = start(arguments, folder)
     process.join()
-    return process.exitcode, output.read_text(encoding="utf-8")
+    return process.exitcode, (folder / OUTPUT).read_text(encoding="utf-8")
+
+
+def start(arguments: list[str], folder: Path) -> BaseProcess:
+    """As `run`, without waiting for the end; the file OUTPUT in `folder` has what is printed."""
+    process = processes.Process(target=_run, args=(arguments, folder, dict(os.environ), folder / OUTPUT))
+    process.start()
+    return process
 
 
 def _run(arguments: list[str], folder: Path, environment: dict[str, str], output: Path) -> None:
@@ -35,7 +42,7 @@ def _run(arguments: list[str], folder: Path, environment: dict[str, str], output
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    site = [path for path in environment["PYTHONPATH"].split(os.pathsep) if path and path not in sys.path]
+    site = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
     sys.path[:0] = [str(folder), *site]
     importlib.invalidate_caches()
     sys.argv = arguments

@@ -1,11 +1,13 @@
 """Fixtures for comparing a model with the stored answers of anomalib; README.md beside this file tells the format."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib.util
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -46,7 +48,7 @@ class Golden:
 
     `sensitivity` has for each tensor after training its movement by rounding, one number or one a step. `redrawn`: a
     processor without AVX2 draws normal numbers that differ in the last place of float32. `observer` is
-    tools/parity/sensitivity.py while it measures.
+    tools/parity/sensitivity.py while it measures. `steps` limits a comparison to the first steps of the training.
     """
 
     name: str
@@ -56,6 +58,11 @@ class Golden:
     sensitivity: dict[str, float | list[float]]
     redrawn: bool = False
     observer: object | None = None
+    steps: int | None = None
+
+    def first(self, steps: int | None) -> Golden:
+        """The same with the first `steps` steps of the training alone: nothing after the training is compared then."""
+        return replace(self, steps=steps)
 
     def input(self, **overrides) -> torch.Tensor:
         """The images that the eval outputs belong to."""
@@ -66,6 +73,7 @@ class Golden:
         """The training batches, one a step (or all that a one-pass model was fitted on), in the type that trains."""
         recipe = self.facts["train"]
         made = [self.fill.images(name, tuple(recipe["shape"]), recipe["unit"]).to(dtype) for name in recipe["names"]]
+        made = made[: self.steps]
         return [self.observer.perturb(images) for images in made] if self.observer else made
 
     def batches(self, dtype: torch.dtype = torch.float32) -> list[Batch]:
@@ -143,6 +151,8 @@ class Golden:
 
     def assert_map_close(self, ours: torch.Tensor, key: str = "map", tolerance: float = TIGHT) -> None:
         """Largest difference within what is allowed of the stored tensor's range; maps may be stored thinned out."""
+        if self.steps and key.endswith("_after"):
+            return
         theirs = self.tensors[key].double()
         if key.startswith("map"):
             stride = self.facts.get("map_stride", 1)
@@ -153,7 +163,10 @@ class Golden:
 
     def assert_relative(self, ours: torch.Tensor, key: str, tolerance: float = TIGHT) -> None:
         """Every element within what is allowed, relative; for scores and losses."""
+        if self.steps and key.endswith("_after"):
+            return
         theirs = self.tensors[key].double()
+        theirs = theirs[: self.steps] if "loss" in key else theirs
         ours = torch.as_tensor(ours).detach().double()
         assert ours.shape == theirs.shape, f"{key}: shape {tuple(ours.shape)}, stored {tuple(theirs.shape)}"
         self.check(key, (ours - theirs) / theirs.abs(), tolerance)
@@ -163,10 +176,18 @@ class Golden:
         worst = difference.abs()
         worst = worst.reshape(len(worst), -1).amax(1) if "loss" in key else worst.max()
         if self.observer:
-            self.observer.see(self.name, key, difference)
+            if not self.steps:
+                self.observer.see(self.name, key, difference)
             return
         bounds = self.allowed(key, tolerance)
+        bounds = bounds[: self.steps] if bounds.ndim else bounds
         assert (worst <= bounds).all(), f"{key}: differs by {worst.tolist()}, allowed are {bounds.tolist()}"
+
+
+@pytest.fixture(params=[2, pytest.param(None, marks=pytest.mark.slow)], ids=["two steps", "all steps"])
+def steps(request: pytest.FixtureRequest) -> int | None:
+    """How many steps of a large model's training are compared."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -51,8 +51,9 @@ def test_teacher_statistics_and_map_quantiles(filled):
     stored.assert_relative(model.teacher_std.flatten(), "teacher_std")
 
 
-def test_losses_of_five_steps(filled, monkeypatch):
+def test_losses_of_the_first_steps(filled, steps, monkeypatch):
     model, stored = filled
+    stored = stored.first(steps)
     monkeypatch.setattr(efficientad, "jitter", lambda images: images)
     model.autoencoder.dropout.p = 0.0
     recipe = stored.facts["penalty"]

@@ -59,9 +59,10 @@ def test_maps_and_scores(filled):
     stored.assert_relative(prediction.score, "score")
 
 
-def test_losses_of_five_steps(filled):
+def test_losses_of_the_first_steps(filled, steps):
     """Without the drift of the frozen teacher's statistics, which the peer leaves in training mode."""
     model, stored = filled
+    stored = stored.first(steps)
     optimizer = model.configure_optimizers(Plan(epochs=100))["main"].optimizer
     wanted = stored.facts["optimizer"]
     keys = ("lr", "weight_decay", "eps", "amsgrad")
