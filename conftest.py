@@ -26,17 +26,26 @@ LONGEST = (
 )
 
 # Tracing a network takes 3 to 60 seconds: of each family one small model is exported in every run, the others with `-m slow`.
-QUICK_EXPORTS = {"patchcore-resnet18", "fastflow-resnet18", "stfpm-resnet18", "ganomaly", "dinomaly-gem"}
+QUICK_EXPORTS = {"patchcore-resnet18", "uflow-resnet18", "stfpm-resnet18", "ganomaly", "dinomaly-gem"}
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """A process more than there are cores: tests that wait for a process of their own leave one idle."""
+    return len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) + 1
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow, what another card has computed already, and what needs CUDA; put the longest files first."""
+    from adcore.testing.card_conformance import (
+        CardConformance,
+    )  # imports torch, which the process that hands out tests need not
+
     for item in items:
         if item.name == "test_on_gpu":
             item.add_marker("gpu")
         if item.name == "test_exports" and getattr(item.cls, "model", "") not in QUICK_EXPORTS:
             item.add_marker("slow")
-        if getattr(item.cls, "repeats", None) and "first_fit" in item.fixturenames:
+        if getattr(item.cls, "repeats", None) and not hasattr(CardConformance, item.originalname):
             item.add_marker("slow")
     items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))

@@ -8,6 +8,7 @@ from adcore.testing import ModelConformance
 
 class TestSTFPM(ModelConformance):
     model = "stfpm"
+    repeats = "stfpm-resnet18"
 
 
 class TestSTFPMResnet18(ModelConformance):
@@ -33,6 +34,7 @@ class TestEfficientADMedium(TestEfficientADSmall):
 
 class TestFRE(ModelConformance):
     model = "fre"
+    repeats = "fre-efficientnet-lite0"
 
 
 class TestFRELite0(ModelConformance):
@@ -41,6 +43,7 @@ class TestFRELite0(ModelConformance):
 
 class TestReverseDistillation(ModelConformance):
     model = "reverse-distillation"
+    repeats = "reverse-distillation-resnet18"
     images = 2
     epochs = 1
 

@@ -143,7 +143,7 @@ def test_fit_predict_and_load_without_the_teachers_file(tmp_path):
     path = tmp_path / "pretrained_teacher_small.pth"
     torch.save(PatchDescriptionNetwork("small").state_dict(), path)
     model, summary, choice = fit_tiny(
-        "efficientad-small", 256, images=1, epochs=3, batch_size=1, teacher=str(path), penalty_images=str(tmp_path)
+        "efficientad-small", 256, images=1, epochs=2, batch_size=1, teacher=str(path), penalty_images=str(tmp_path)
     )
     student = [epoch["student"] for epoch in summary.history]  # the other terms depend on the jitter drawn
     assert student == sorted(student, reverse=True)

@@ -8,6 +8,7 @@ from adcore.testing import ModelConformance
 
 class TestFastFlow(ModelConformance):
     model = "fastflow"
+    repeats = "fastflow-resnet18"
     overrides: ClassVar[dict[str, Any]] = {"flow_steps": 2}
 
 
@@ -17,6 +18,7 @@ class TestFastFlowResnet18(ModelConformance):
 
 class TestFastFlowResnet50(ModelConformance):
     model = "fastflow-resnet50"
+    repeats = "fastflow-resnet18"
     overrides: ClassVar[dict[str, Any]] = {"flow_steps": 2}
 
 
@@ -41,6 +43,7 @@ class TestCFlowResnet18(ModelConformance):
 
 class TestCFlowResnet50(ModelConformance):
     model = "cflow-resnet50"
+    repeats = "cflow-resnet18"
     overrides: ClassVar[dict[str, Any]] = {"coupling_blocks": 2}
 
 
@@ -50,6 +53,7 @@ class TestCFlowLite0(ModelConformance):
 
 class TestUFlow(ModelConformance):
     model = "uflow"
+    repeats = "uflow-resnet18"
     overrides: ClassVar[dict[str, Any]] = {"flow_steps": 2}
 
 
@@ -69,6 +73,7 @@ class TestUFlowMcait(ModelConformance):
 
 class TestCSFlow(ModelConformance):
     model = "csflow"
+    repeats = "csflow-efficientnet-lite0"
     image_size = 128
     overrides: ClassVar[dict[str, Any]] = {"cross_conv_channels": 16, "coupling_blocks": 2}
 

@@ -1,7 +1,7 @@
 """Every card keeps the contract, cut to two encoder layers and two decoder blocks.
 
-Each width runs once; the other sizes and the variants, which differ from these in numbers alone, run with the small encoder. A
-class that computes what another one has computed names it as `repeats`: its fits are slow tests.
+The variants and most sizes run with the small encoder. A class that differs from another one in numbers or in the backbone
+alone names that one as `repeats`: in the quick suite its card is checked, and its fits are slow tests.
 """
 
 from typing import ClassVar
@@ -46,6 +46,7 @@ class TestDinomalyBase224(DinomalyConformance):
 
 class TestDinomalyBase392(DinomalyConformance):
     model = "dinomaly-base-392"
+    repeats = "dinomaly-small-224"
 
 
 class TestDinomalyBase448(DinomalyConformance):
@@ -68,6 +69,7 @@ class TestDinomalyLarge392(DinomalyConformance):
 
 class TestDinomalyLarge448(DinomalyConformance):
     model = "dinomaly-large-448"
+    repeats = "dinomaly-small-224"
 
 
 class TestDinomalyBaseline(DinomalyConformance):
@@ -114,6 +116,7 @@ class TestDinomalyScale(DinomalyConformance):
 
 class TestSuperSimpleNet(ModelConformance):
     model = "supersimplenet"
+    repeats = "supersimplenet-efficientnet-lite0"
     epochs = 1
 
 

@@ -13,6 +13,7 @@ class TestPadimLite0(ModelConformance):
 
 class TestPadim(ModelConformance):
     model = "padim"
+    repeats = "padim-resnet18"
     overrides = {"n_features": 20}  # noqa: RUF012 (550 features of a wide network would take 300 MB here)
     epochs = 1
 
@@ -27,11 +28,13 @@ class TestPatchcoreLite0(ModelConformance):
 
 class TestPatchcore(ModelConformance):
     model = "patchcore"
+    repeats = "patchcore-resnet18"
     epochs = 1
 
 
 class TestDfkde(ModelConformance):
     model = "dfkde"
+    repeats = "dfkde-efficientnet-lite0"
 
 
 class TestDfkdeLite0(ModelConformance):
@@ -40,6 +43,7 @@ class TestDfkdeLite0(ModelConformance):
 
 class TestDfm(ModelConformance):
     model = "dfm"
+    repeats = "dfm-efficientnet-lite0"
 
 
 class TestDfmNll(ModelConformance):
@@ -52,6 +56,7 @@ class TestDfmLite0(ModelConformance):
 
 class TestCfa(ModelConformance):
     model = "cfa"
+    repeats = "cfa-resnet18"
     epochs = 1
 
 
