@@ -35,6 +35,7 @@ dinomaly-baseline dinomaly-reg-small dinomaly-reg-base dinomaly-reg-large
 dinomaly-gem dinomaly-focal dinomaly-aux dinomaly-scale
 supersimplenet supersimplenet-supervised
 uninet
+softpatch subspace-ad anomaly-dino
 """.split()  # noqa: SIM905
 
 ALIASES = {
@@ -51,7 +52,7 @@ NEEDS_NOTHING = {"autoencoder", "ganomaly", "draem-sevnet", "draem-sevnet-multis
 ALL_THREE, UPPER_TWO = ("layer1", "layer2", "layer3"), ("layer2", "layer3")
 LAYERS = {  # of the backbone, as the papers have them
     **dict.fromkeys(("padim", "cfa", "fastflow", "uflow", "stfpm", "reverse-distillation", "uninet"), ALL_THREE),
-    **dict.fromkeys(("patchcore", "cflow-resnet18", "supersimplenet"), UPPER_TWO),
+    **dict.fromkeys(("patchcore", "softpatch", "cflow-resnet18", "supersimplenet"), UPPER_TWO),
     "dfkde": "layer4",
     "dfm": "layer3",
     "fre": "layer3",
@@ -64,7 +65,7 @@ def names() -> set[str]:
 
 
 def test_all_of_them_are_installed() -> None:
-    assert len(PROMISED) == len(set(PROMISED)) == 56
+    assert len(PROMISED) == len(set(PROMISED)) == 59
     assert set(PROMISED) - names() == set()
 
 
@@ -77,7 +78,15 @@ def test_whatever_else_is_installed_runs_on_the_small_backbone() -> None:
 def test_the_cards_say_what_a_user_has_to_know(run_cli) -> None:
     cards = {card.name: card for card in list_models() if card.name in PROMISED}
     one_pass = {name for name, card in cards.items() if card.training == "one-pass"}
-    assert {cards[name].title for name in one_pass} == {"PaDiM", "PatchCore", "DFKDE", "DFM"}
+    assert {cards[name].title for name in one_pass} == {
+        "PaDiM",
+        "PatchCore",
+        "DFKDE",
+        "DFM",
+        "SoftPatch",
+        "SubspaceAD",
+        "AnomalyDINO",
+    }
     assert {card.licence for card in cards.values()} == {"Apache-2.0"}
     out = run_cli("info", "dinomaly-small-224")[1]
     assert "input:       3 channels, sides multiples of 14" in out

@@ -27,7 +27,7 @@ ROOMS = [
     "training",
     "inference request",
     "prepared export",
-    "run_results testing training_run",
+    "recalibration run_results testing training_run",
     "pipeline",
     "api experiments",
     "cli",

@@ -23,9 +23,9 @@ RUNS = {
     "multi_domain": 16,
     "dinomaly_study": 25,
     "memory_models": 5,
-    "benchmark_mvtec": 15 * 25,
-    "benchmark_visa": 12 * 25,
-    "benchmark_btad": 3 * 25,
+    "benchmark_mvtec": 15 * 28,
+    "benchmark_visa": 12 * 28,
+    "benchmark_btad": 3 * 28,
 }
 DOMAINS = [f"domain_{letter}" for letter in "ABCD"]
 TINY = {

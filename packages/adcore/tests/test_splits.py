@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from adcore.data.samples import Sample
-from adcore.data.splits import derive_seed, split_validation
+from adcore.data.splits import derive_seed, draw_shots, split_validation
 from adcore.errors import ConfigError, DataError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,3 +112,28 @@ def test_what_cannot_be_split() -> None:
     own = [*samples_of(10), *split_validation(samples_of(4, category="lid"), "from_train", 0.5, 0)]
     with pytest.raises(ConfigError, match="validation images of its own"):
         split_validation(own, "from_train", 0.5, 0)
+
+
+def trained(samples: list[Sample]) -> set[Path]:
+    return {sample.image_path for sample in samples if sample.split == "train"}
+
+
+@given(st.integers(1, 12), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_shots_are_drawn_from_each_category_by_the_seed_alone(shots, seed, shuffler) -> None:
+    samples = [*samples_of(12, 2, 1), *samples_of(20, 1, 1, category="bolt")]
+    few, note = draw_shots(samples, shots, seed)
+    assert Counter(s.category for s in few if s.split == "train") == {"nut": shots, "bolt": shots}
+    assert [s for s in few if s.split == "test"] == [s for s in samples if s.split == "test"]
+    assert note == f"few shots: {2 * shots} of 32 normal training images are used"
+    shuffled = shuffler.sample(samples, len(samples))
+    assert trained(draw_shots(shuffled, shots, seed)[0]) == trained(few)
+    assert trained(few) <= trained(draw_shots(samples, min(shots + 1, 12), seed)[0]), "fewer shots are a part of more"
+
+
+def test_shots_that_there_are_not() -> None:
+    assert trained(draw_shots(samples_of(20), 5, 0)[0]) != trained(draw_shots(samples_of(20), 5, 1)[0])
+    with pytest.raises(DataError, match="shots=4: category 'nut' has 3 normal training images"):
+        draw_shots(samples_of(3), 4, 0)
+    for wrong in (0, -1, 1.5, True):
+        with pytest.raises(ConfigError, match="whole number of at least 1"):
+            draw_shots(samples_of(3), wrong, 0)

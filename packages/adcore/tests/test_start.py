@@ -53,7 +53,7 @@ assert not failures, failures
     "code",
     [
         pytest.param(f"use(){LIBRARY}real()", id="before adcore"),
-        pytest.param(f"{LIBRARY}real()\nuse()\nreal()", id="after adcore"),
+        pytest.param(f"{LIBRARY}real()\nuse()\nreal()", id="after adcore", marks=pytest.mark.slow),
         pytest.param(f"LIBRARY = {LIBRARY!r}{THREADS}real()\nuse()", id="beside adcore, in threads"),
     ],
 )

@@ -1,5 +1,7 @@
 """Every card passes the conformance kit, at a small image size with random weights."""
 
+from typing import ClassVar
+
 from adcore.testing import ModelConformance
 
 
@@ -66,3 +68,34 @@ class TestCfaResnet18(ModelConformance):
 
 class TestCfaLite0(ModelConformance):
     model = "cfa-efficientnet-lite0"
+
+
+class TestSoftPatch(ModelConformance):
+    model = "softpatch"
+    repeats = "softpatch-efficientnet-lite0"
+
+
+class TestSoftPatchLite0(ModelConformance):
+    model = "softpatch-efficientnet-lite0"
+
+
+class TestSubspaceAD(ModelConformance):
+    model = "subspace-ad"
+    image_size = 56
+    overrides: ClassVar = {"backbone": "dinov2reg_vit_small_14", "layers": ("block0", "block1"), "views": 2}
+
+
+class TestSubspaceADLite0(ModelConformance):
+    model = "subspace-ad-efficientnet-lite0"
+    overrides: ClassVar = {"views": 2}
+
+
+class TestAnomalyDINO(ModelConformance):
+    model = "anomaly-dino"
+    image_size = 56
+    overrides: ClassVar = {"layers": ("block1",), "views": 2}
+
+
+class TestAnomalyDINOLite0(ModelConformance):
+    model = "anomaly-dino-efficientnet-lite0"
+    overrides: ClassVar = {"views": 2}

@@ -7,7 +7,7 @@ from adcore.registry import create_model
 from adcore.testing.tiny import fit_tiny, tiny_images
 
 
-@pytest.mark.parametrize("loss", ["ssim", "mse"])
+@pytest.mark.parametrize("loss", [pytest.param("ssim", marks=pytest.mark.slow), "mse"])
 def test_map_is_brightest_where_the_image_was_never_seen(loss):
     model, summary, _ = fit_tiny("autoencoder", images=16, epochs=40, width=8, latent=16, loss=loss)
     assert summary.history[-1]["loss"] < 0.8 * summary.history[0]["loss"]

@@ -109,7 +109,7 @@ def test_trains_on_normal_images_alone():
 @pytest.mark.parametrize(
     ("name", "head", "epochs"),
     [
-        ("draem-sevnet", "gap", 20),
+        pytest.param("draem-sevnet", "gap", 20, marks=pytest.mark.slow),
         pytest.param("draem-sevnet-multiscale", "gap", 40, marks=pytest.mark.slow),
         pytest.param("draem-sevnet", "spatial_aware", 80, marks=pytest.mark.slow),
     ],

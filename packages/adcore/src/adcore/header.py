@@ -29,6 +29,9 @@ class StoredThreshold(_Part):
     method: str
     source: str = ""
     note: str = ""
+    normal_images: int | None = None
+    false_alarm_rate: float | None = None
+    interval: tuple[float, float] | None = None
 
 
 class StoredCalibration(_Part):

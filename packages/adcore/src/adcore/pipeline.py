@@ -19,7 +19,7 @@ from adcore.errors import DataError
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.files import folder_lock, new_folder, remove_leftovers, removed_on_failure, sha256_file
-from adcore.prepared import prepare_run, samples_of
+from adcore.prepared import check_threshold, prepare_run, samples_of
 from adcore.registry import create_model, open_dataset
 from adcore.request import DataChoice, ModelChoice
 from adcore.run_results import RunResult, clear, fit_record, run_record, write_results
@@ -104,6 +104,7 @@ def training(
     """
     chosen_device = pick_device(device)
     run = prepare_run(choice, data)
+    check_threshold(run, threshold)
     choice, reader, samples = run.choice, run.reader, run.samples
     notes = [*run.notes, *training_notes(samples, choice.card.supervised)]
     last = folder / "checkpoints" / "last.safetensors"

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from adcore.backbones.build import weights_only_found
 from adcore.backbones.networks import without_memory
-from adcore.data.samples import DatasetReader, Sample, select
-from adcore.data.splits import split_validation
+from adcore.data.samples import NORMAL, DatasetReader, Sample, select
+from adcore.data.splits import draw_shots, split_validation
 from adcore.errors import AdcoreError, DataError
+from adcore.evaluation.thresholds import check_method
 from adcore.registry import create_model, open_dataset
 from adcore.request import ALL, DataChoice, ModelChoice
 
@@ -46,6 +47,9 @@ def prepare_run(choice: ModelChoice, data: DataChoice) -> Prepared:
     reader = open_dataset(data.dataset, str(data.root), **data.options)
     reader.needs_training = card.training != "none"
     samples, notes = split_samples(samples_of(reader, data.category), data, plan.seed)
+    if data.shots is not None:
+        samples, note = draw_shots(samples, data.shots, plan.seed)
+        notes.append(note)
     run = Prepared(choice, data, reader, samples, [*choice.notes, *notes])
     train, val = run.images("train"), run.images("val")
     if card.supervised and not any(sample.label for sample in train):
@@ -73,6 +77,12 @@ def split_samples(samples: Sequence[Sample], data: DataChoice, seed: int) -> tup
         count = len(select(held_out, "val"))
         return held_out, [f"no test images: {count} training images were held out to choose the threshold on"]
     return list(samples), []
+
+
+def check_threshold(run: Prepared, method: str) -> None:
+    """ConfigError for an unknown method, DataError where the run has too few normal images to choose such a threshold on."""
+    split = "val" if select(run.samples, "val") else "test"
+    check_method(method, len(select(run.samples, split, NORMAL)))
 
 
 def check_model(run: Prepared) -> None:

@@ -37,6 +37,7 @@ class DataChoice:
     val_split: SplitMode = "none"
     val_ratio: float = VAL_RATIO
     skip_bad: bool = False
+    shots: int | None = None  # normal images of each category that train, drawn by the seed; None: all
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from adcore.evaluation.metrics import Metrics
 from adcore.evaluation.page import HISTOGRAM, PICTURES, draw, write_page
 from adcore.evaluation.report import DomainRow
 from adcore.evaluation.score import Scoring
-from adcore.evaluation.threshold_text import threshold_text
+from adcore.evaluation.threshold_text import threshold_rows, threshold_text
 from adcore.files import write_json, write_text
 from adcore.request import DataChoice, ModelChoice
 from adcore.training.trainer import TrainingSummary
@@ -72,6 +72,7 @@ def run_record(
         "category": data.category,
         "data_root": str(data.root),
         "data_options": to_jsonable_python(data.options),
+        "shots": data.shots,
         "test": measured.to_dict(),
         "test_image_auroc": measured.values.get("image_auroc"),
         "threshold": artifact.calibration.get("threshold"),
@@ -123,7 +124,8 @@ def write_results(
     if scoring.images:
         split = scoring.images[0].sample.split
         source, images = chosen_on or (split, scoring)
-        write_text(folder / THRESHOLDS, threshold_text(scoring, split, images, source, run["threshold"]))
+        run["thresholds"] = threshold_rows(scoring, images, source, run["threshold"])
+        write_text(folder / THRESHOLDS, threshold_text(scoring, split, source, run["threshold"], run["thresholds"]))
         pictures.save(folder, part or split)
     write_json(folder / RESULT, run)
     return RunResult(folder, Metrics(run["test"]["values"], run["test"]["reasons"]), run, rows)

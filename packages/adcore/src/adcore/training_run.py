@@ -74,5 +74,6 @@ def run_identity(choice: ModelChoice, data: DataChoice, images: int) -> dict[str
         "preprocess": choice.preprocess.to_dict(),
         "data": f"{data.dataset} {data.category}",
         "data_options": to_jsonable_python(data.options),
+        "shots": data.shots,
         "images": images,
     }

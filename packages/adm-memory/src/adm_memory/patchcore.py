@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adm_memory.coreset import farthest_first, random_projection
+from adm_memory.denoise import compacted, least_suspicious, local_outlier_factors
 from adm_memory.neighbours import DenseNeighbours, NearestNeighbours
 
 PROJECTION = 128  # d* of the paper: dimensions in which the coreset is selected
@@ -49,10 +50,15 @@ class PatchCore(AnomalyModel):
         weights: Annotated[str, Field(description="pretrained, random, or a weights file")] = "pretrained",
         coreset_ratio: Annotated[float, Field(gt=0, le=1, description="part of the patches that is kept")] = 0.1,
         num_neighbors: Annotated[int, Field(ge=1, description="b of eq. 7; 1 switches the re-weighting off")] = 9,
+        denoise: Annotated[
+            Literal["none", "lof"], Field(description="lof: drop outliers among the patches of a position (SoftPatch)")
+        ] = "none",
+        noise_ratio: Annotated[float, Field(ge=0, lt=1, description="part of the patches that denoise drops")] = 0.15,
     ) -> None:
         super().__init__()
         self.extractor = create_features(backbone, layers, weights)
         self.coreset_ratio, self.num_neighbors = coreset_ratio, num_neighbors
+        self.denoise, self.noise_ratio = denoise, noise_ratio
         self.register_buffer("memory_bank", torch.empty(0))  # M: (m, d)
         self._index: NearestNeighbours | None = None  # search structure, made from the bank when first needed
 
@@ -95,24 +101,39 @@ class PatchCore(AnomalyModel):
 
     def on_fit_end(self, fit: Fit) -> None:
         """Keep the coreset: the patches that greedy farthest-first selection picks."""
-        patches = self._patches[: self._filled]
+        patches, factors = self._patches[: self._filled], None
         del self._patches
+        if self.denoise == "lof":
+            factors = local_outlier_factors(patches.view(self._images, -1, patches.shape[1])).flatten()  # (N,)
+            kept = least_suspicious(factors, self.noise_ratio)
+            patches, factors = compacted(patches, kept), factors[kept]
+        self.keep(patches, factors, self.coreset(patches, fit), fit)
+        trim()
+
+    def coreset(self, patches: Tensor, fit: Fit) -> Tensor | slice:
+        """Indices of the entries of the bank among (N, d) `patches`."""
         count = max(1, int(len(patches) * self.coreset_ratio))
         if count == len(patches):
-            self.memory_bank = patches
-            return
+            return slice(None)
         generator = torch.Generator().manual_seed(fit.plan.seed)
         wide = patches.shape[1] > 2 * PROJECTION
         reduced = random_projection(patches, PROJECTION, generator) if wide else patches
         start = int(torch.randint(len(patches), (1,), generator=generator))
-        picks = farthest_first(reduced, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
+        return farthest_first(reduced, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
+
+    def keep(self, patches: Tensor, factors: Tensor | None, picks: Tensor | slice, fit: Fit) -> None:
+        """Make the bank of the patches (N, d) that were picked; `factors` (N,): how suspicious each is, or None."""
         self.memory_bank = patches[picks]
-        trim()
+
+    def weighted(self, distances: Tensor, nearest: Tensor) -> Tensor:
+        """Distances to the nearest entries of the bank, as they count for score and map: here as they are."""
+        return distances
 
     def forward(self, images: Tensor) -> Prediction:
         """Distance of each patch to its nearest in the bank, as a smoothed map; the score is the re-weighted maximum."""
         patches, (h, w) = self.embed(images)
         distances, nearest = (rearrange(t, "(b l) 1 -> b l", l=h * w) for t in self.index.query(patches))
+        distances = self.weighted(distances, nearest)
         worst = distances.argmax(1, keepdim=True)  # the patch m_test,* of each image
         score = distances.gather(1, worst)[:, 0]
         if self.num_neighbors > 1:
@@ -150,14 +171,15 @@ class ExportedPatchCore(nn.Module):
         """As PatchCore.forward; only the most anomalous patch of an image needs to know which entry is nearest."""
         patches, (h, w) = self.model.embed(images)
         partial, norms = self.neighbours(patches)  # (B * h * w, M)
-        distances = (partial.amin(1, keepdim=True) + norms).clamp(min=0).sqrt().view(-1, h * w)
+        distances = (partial.amin(1, keepdim=True) + norms).clamp(min=0).sqrt()
+        distances = self.model.weighted(distances, partial.argmin(1, keepdim=True)).view(-1, h * w)
         worst = distances.argmax(1) + h * w * torch.arange(
             images.shape[0], device=images.device
         )  # among all patches: (B,)
         patch, star = patches.index_select(0, worst), partial.index_select(0, worst).argmin(1)
         support = F.embedding(F.embedding(star, self.support), self.model.memory_bank)  # N_b(m*): (B, b, d), m* first
         to_support = torch.linalg.vector_norm(support - patch[:, None], dim=2)
-        score = to_support[:, 0]  # the distance to m* itself, from the difference
+        score = self.model.weighted(to_support[:, 0], star)  # the distance to m* itself, from the difference
         if self.model.num_neighbors > 1:
             score = reweight(score, to_support)
         return score, smooth_map(distances, h, images)

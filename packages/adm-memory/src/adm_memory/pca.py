@@ -30,11 +30,13 @@ class StreamingPCA:
             self._waiting = features.new_empty(self.expected if keep else BLOCK, d)
             self._shift = features[0].double()  # sums of differences to it keep their digits
             self._sum = torch.zeros_like(self._shift)
-        for vector in features:
+        rest = features
+        while len(rest):
             if self._filled == len(self._waiting):
                 self._fold()
-            self._waiting[self._filled] = vector
-            self._filled += 1
+            part = rest[: len(self._waiting) - self._filled]
+            self._waiting[self._filled : self._filled + len(part)] = part
+            self._filled, rest = self._filled + len(part), rest[len(part) :]
         self.count += len(features)
 
     @property

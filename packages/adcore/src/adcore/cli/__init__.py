@@ -25,6 +25,7 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "run": "Run experiments: the models, domains and seeds of a conditions file.",
     "analyze": "Print tables of a session, with transfer ratios and significance tests.",
     "evaluate": "Evaluate a trained model on a dataset.",
+    "threshold": "Give a trained model another threshold, without training it again.",
     "predict": "Predict an image or a folder with a trained model.",
     "export": "Write a trained model as ONNX, OpenVINO IR or for Triton, compared before it is written.",
     "backbones": "List, verify, download and package backbone weights.",

@@ -25,13 +25,17 @@ HEADLINE = (
 )
 
 
+THRESHOLD_HELP = (
+    "f1_percentile, f1_grid, youden, normal_p95; from normal images alone conformal:ALPHA, evt:RATE, quantile:Q or "
+    "quantile:Q*FACTOR."
+)
 DATA_OPTION = "An option of the dataset's reader, of `adcore info DATASET`; may be given several times."
 
 
-def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def data_options(required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The options that name the data, and those of every run (--out, --overwrite, --device, --backbone-dir, --json)."""
     options = (
-        click.option("--data", required=True, metavar="NAME:ROOT", help="Dataset layout and folder: mvtec:PATH."),
+        click.option("--data", required=required, metavar="NAME:ROOT", help="Dataset layout and folder: mvtec:PATH."),
         click.option("--category", help="Category, or all: each on its own. May be left out where there is only one."),
         click.option("--pooled", is_flag=True, help="All categories together, as one."),
         click.option("--data-option", "pairs_of_data", multiple=True, metavar="KEY=VALUE", help=DATA_OPTION),
@@ -39,9 +43,13 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--skip-bad", is_flag=True, help="Leave unreadable images out, and list them in the results."),
         *run_options,
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 run_options = (
@@ -71,6 +79,7 @@ def choose_data(
     skip_bad: bool,
     val_split: str | None = None,
     val_ratio: float | None = None,
+    shots: int | None = None,
 ) -> list[Any]:
     """A DataChoice for each category that the options name; the category may be left out where there is one only."""
     from adcore.errors import ConfigError
@@ -92,7 +101,7 @@ def choose_data(
         category = categories[0]
     split = validation_split(val_split, val_ratio)
     chosen = choose_categories(name, root, category, options, pooled)
-    return [DataChoice(name, root, one, options, **split, skip_bad=skip_bad) for one in chosen]
+    return [DataChoice(name, root, one, options, **split, skip_bad=skip_bad, shots=shots) for one in chosen]
 
 
 def parse_settings(pairs: tuple[str, ...], option: str = "--set") -> dict[str, Any]:

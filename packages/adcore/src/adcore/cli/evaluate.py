@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("artifact", type=click.Path(path_type=Path))
-@data_options
+@data_options()
 def command(
     artifact: Path,
     data: str,

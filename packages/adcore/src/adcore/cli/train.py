@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adcore.cli.common import apply_globals, choose_data, data_options, parse_settings, show_runs
+from adcore.cli.common import THRESHOLD_HELP, apply_globals, choose_data, data_options, parse_settings, show_runs
 
 if TYPE_CHECKING:
     from adcore.request import DataChoice
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("train")
 @click.argument("model")
-@data_options
+@data_options()
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any setting of `adcore info MODEL`.")
 @click.option("--epochs", type=int, help="Passes over the training images.")
 @click.option("--batch-size", type=int)
@@ -24,12 +24,8 @@ if TYPE_CHECKING:
 @click.option("--num-workers", type=int, help="Processes that read images.")
 @click.option("--val-split", type=click.Choice(["none", "from_train", "from_test"]), help="Validation images.")
 @click.option("--val-ratio", type=float, help="Part that --val-split takes [0.2]; alone it means from_train.")
-@click.option(
-    "--threshold",
-    type=click.Choice(["f1_percentile", "f1_grid", "youden", "normal_p95"]),
-    default="f1_percentile",
-    show_default=True,
-)
+@click.option("--shots", type=int, help="Train on so many normal images, drawn by the seed; the rest is not used.")
+@click.option("--threshold", metavar="METHOD", default="f1_percentile", show_default=True, help=THRESHOLD_HELP)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard logs (pip install adcore[tensorboard]).")
 @click.option("--include-backbone", is_flag=True, help="Put the backbone's weights into the model file.")
@@ -53,6 +49,7 @@ def command(
     num_workers: int | None,
     val_split: str | None,
     val_ratio: float | None,
+    shots: int | None,
     threshold: str,
     resume: bool,
     tensorboard: bool,
@@ -67,7 +64,7 @@ def command(
     from adcore.request import choose_model  # heavy from here on
 
     choice = choose_model(model, overrides)
-    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, val_split, val_ratio)
+    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, val_split, val_ratio, shots)
     from adcore import pipeline
     from adcore.training.callbacks import ProgressBar
 

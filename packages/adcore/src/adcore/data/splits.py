@@ -8,7 +8,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Literal
 
-from adcore.data.samples import Sample
+from adcore.data.samples import NORMAL, Sample
 from adcore.errors import ConfigError, DataError
 
 SplitMode = Literal["none", "from_train", "from_test", "test"]
@@ -51,3 +51,25 @@ def split_validation(samples: Sequence[Sample], mode: SplitMode, ratio: float, s
         count = sum(len(group) for group in groups.values())
         raise DataError(f"cannot take validation images from {count} {source} images; add images or use val_split none")
     return [replace(sample, split="val") if sample in chosen else sample for sample in samples]
+
+
+def draw_shots(samples: Sequence[Sample], shots: int, seed: int) -> tuple[list[Sample], str]:
+    """The samples with `shots` normal training images of each category, drawn by the seed, and a note; the rest is left out.
+
+    With one seed, fewer shots are a part of more. Raises ConfigError below 1, DataError where a category has fewer.
+    """
+    if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
+        raise ConfigError(f"shots must be a whole number of at least 1, not {shots!r}")
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.split == "train" and sample.label == NORMAL:
+            groups[sample.category].append(sample)
+    drawn: set[Sample] = set()
+    for category, group in groups.items():
+        if len(group) < shots:
+            raise DataError(f"shots={shots}: category '{category}' has {len(group)} normal training images")
+        ranked = sorted(group, key=lambda sample: sample.image_path)
+        keys = {sample: derive_seed(seed, "shots", category, rank) for rank, sample in enumerate(ranked)}
+        drawn.update(sorted(group, key=keys.__getitem__)[:shots])
+    kept = [sample for sample in samples if sample.split != "train" or sample.label != NORMAL or sample in drawn]
+    return kept, f"few shots: {len(drawn)} of {sum(map(len, groups.values()))} normal training images are used"

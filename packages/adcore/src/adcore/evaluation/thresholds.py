@@ -1,4 +1,6 @@
-"""Thresholds on raw image scores: four methods; a replacement of the chosen method is always noted.
+"""Thresholds on raw image scores: four methods, and those for normal images alone (`adcore.evaluation.normal_thresholds`).
+
+A replacement of the chosen method is always noted.
 
 An image is anomalous where score >= threshold (`adcore.evaluation.metrics.is_anomalous`). Scores are float32, and so is every
 threshold that comes out of here: comparisons in float32 and float64 then agree.
@@ -14,6 +16,7 @@ import numpy as np
 
 from adcore.errors import ConfigError, DataError
 from adcore.evaluation.metrics import checked_scores
+from adcore.evaluation.normal_thresholds import FORMS, parse_rule
 
 STEPS = 1001  # candidates of f1_percentile and f1_grid
 
@@ -23,9 +26,12 @@ class Threshold:
     """A decision threshold and where it came from."""
 
     value: float
-    method: str  # the method that gave the value, a key of THRESHOLDS
+    method: str  # the method that gave the value
     source: str = ""  # the scores it was chosen on: "val", "test", "train"
-    note: str = ""  # for the user: another method was used, or test data
+    note: str = ""  # for the user: another method was used, or test data, or what is promised
+    normal_images: int | None = None  # how many it was chosen on
+    false_alarm_rate: float | None = None  # the share of normal images that may be above it, where the method says one
+    interval: tuple[float, float] | None = None  # of the value, 95 %, where it is extrapolated
 
 
 def f1_percentile(scores: Any, labels: Any) -> float:
@@ -67,32 +73,50 @@ THRESHOLDS: dict[str, Callable[[Any, Any], float]] = {
 }
 
 
-def choose_threshold(method: str, scores: Any, labels: Any, source: str = "") -> Threshold:
-    """A threshold by `method` (a key of THRESHOLDS) from (N,) raw scores and (N,) labels, 0 normal and 1 anomalous.
+def check_method(method: str, normal: int | None = None) -> None:
+    """ConfigError for an unknown method, DataError where `normal` images are too few for what it promises."""
+    rule = parse_rule(method)
+    if rule is None and method not in THRESHOLDS:
+        raise ConfigError(f"unknown threshold method {method!r}; valid ones: {', '.join(THRESHOLDS)}, {FORMS}")
+    if rule is not None and normal is not None:
+        rule.check(normal)
 
-    `source` says which images the scores are of ("val", "test", "train"). Where there is no anomalous one, every method becomes
-    `normal_p95`, and the note says so. Raises ConfigError for an unknown method, DataError without a normal score.
+
+def choose_threshold(method: str, scores: Any, labels: Any, source: str = "") -> Threshold:
+    """A threshold by `method` from (N,) raw scores and (N,) labels, 0 normal and 1 anomalous.
+
+    `method` is a key of THRESHOLDS, or a rule for normal images such as "conformal:0.01". `source` says which images the
+    scores are of ("val", "test", "train"). Where there is no anomalous one, the methods that need some become `normal_p95`,
+    and the note says so. Raises ConfigError for an unknown method, DataError without a normal score, or with too few for
+    the rule.
     """
-    if method not in THRESHOLDS:
-        raise ConfigError(f"unknown threshold method {method!r}; valid ones: {', '.join(THRESHOLDS)}")
+    check_method(method)
+    rule, rate, interval = parse_rule(method), None, None
     scores, labels = checked_scores(scores, labels)
     if labels.all():
         raise DataError("a threshold needs scores of normal images; add normal images to the validation or test set")
-    notes = []
-    if method != "normal_p95" and not labels.any():
+    notes, normal = [], scores[~labels]
+    if rule is not None:
+        method, rate = str(rule), rule.rate
+        notes.append(rule.note(len(normal)))
+    elif method != "normal_p95" and not labels.any():
         notes.append(
             f"no anomalous image to choose {method} on: the 95th percentile of the normal scores is used instead"
         )
         method = "normal_p95"
     if source == "test":
         notes.append("chosen on the test set: precision, recall, accuracy and F1 at this threshold are optimistic")
+    if source == "train":
+        notes.append(
+            "chosen on training images: images that the model was not trained on score higher, and more are flagged"
+        )
     with np.errstate(over="ignore"):  # said below
-        value = THRESHOLDS[method](scores, labels)
+        value, interval = rule.choose(normal) if rule is not None else (THRESHOLDS[method](scores, labels), None)
     if not np.isfinite(value):
         raise DataError(
             f"the threshold by {method} is {value}: the scores reach the end of float32; train the model again"
         )
-    return Threshold(value, method, source, "; ".join(notes))
+    return Threshold(value, method, source, "; ".join(notes), len(normal), rate, interval)
 
 
 def _best_f1(candidates: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> float:

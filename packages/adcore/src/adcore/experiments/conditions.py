@@ -12,10 +12,11 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from adcore.data.samples import select
-from adcore.errors import AdcoreError, ConfigError, WeightsError, suggest
+from adcore.errors import AdcoreError, ConfigError, DataError, WeightsError, suggest
+from adcore.evaluation.thresholds import check_method
 from adcore.experiments.reading import LINE, RawCondition, read_conditions, short
 from adcore.files import portable_path
-from adcore.prepared import Prepared, check_model, prepare_run
+from adcore.prepared import Prepared, check_model, check_threshold, prepare_run
 from adcore.registry import check_data_options, list_models, open_dataset
 from adcore.request import ALL, DataChoice, ModelChoice, choose_model, parse_data, validation_split
 from adcore.spellings import RENAMED
@@ -35,7 +36,8 @@ class ConditionConfig(BaseModel):
     target_domains: list[str] | Literal["auto"] | None = None
     val_split_mode: Literal["none", "from_train", "from_test"] | None = None  # a ratio alone means from_train
     val_split_ratio: float | None = Field(None, gt=0, lt=1)
-    threshold: Literal["f1_percentile", "f1_grid", "youden", "normal_p95"] = "f1_percentile"
+    threshold: str = "f1_percentile"
+    shots: int | None = Field(None, ge=1)  # normal images of the source that train; None: all
     skip_bad: bool = False
     data_options: dict[str, Any] = Field(default_factory=dict)  # of the dataset's reader
     tensorboard: bool | None = None  # None: where it is installed
@@ -44,6 +46,15 @@ class ConditionConfig(BaseModel):
     @classmethod
     def _none_is_single(cls, value: Any) -> Any:
         return value or None  # [] and "" ask for no target
+
+    @field_validator("threshold")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        try:
+            check_method(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -84,6 +95,7 @@ class Condition:
             config.data_options,
             **validation_split(split, config.val_split_ratio),
             skip_bad=config.skip_bad,
+            shots=config.shots,
         )
 
 
@@ -162,7 +174,8 @@ def check_condition(
         return None, [f"{_written(config, error, 'val_split_mode')}: {error}"]
     except (AdcoreError, OSError) as error:
         split = condition.data().val_split in ("from_train", "from_test") and "validation images" in str(error)
-        return None, [f"{'val_split_mode' if split else 'dataset_root'}: {error}"]
+        shots = str(error).startswith("shots")
+        return None, [f"{'shots' if shots else 'val_split_mode' if split else 'dataset_root'}: {error}"]
     mistakes, missing = _check_run(condition, run), ""
     wrong = _built(run, {} if built is None else built)
     if isinstance(wrong, WeightsError):
@@ -269,6 +282,10 @@ def _check_run(condition: Condition, run: Prepared) -> list[str]:
         return [f"target_domains: '{empty[0]}' has no test image"]
     if condition.mode == "multi" and not select(run.samples, "val"):
         return [f"source_domain: '{condition.config.source_domain}' has no test image to validate on"]
+    try:
+        check_threshold(run, condition.config.threshold)
+    except DataError as error:
+        return [f"threshold: {error}"]
     return []
 
 

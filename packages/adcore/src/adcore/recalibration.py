@@ -1,0 +1,68 @@
+"""Another threshold for a trained model, from new images or given, without training it again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adcore import artifact as artifacts
+from adcore.artifact import Artifact
+from adcore.data.samples import NORMAL, select
+from adcore.errors import ConfigError, DataError
+from adcore.evaluation import evaluate as evaluation
+from adcore.evaluation.score import Scoring, score_samples
+from adcore.evaluation.thresholds import check_method
+from adcore.prepared import samples_of
+from adcore.registry import open_dataset
+from adcore.request import DataChoice
+from adcore.training.device import pick_device
+
+
+def with_value(artifact: Artifact, value: float) -> Artifact:
+    """The same model with the threshold `value` on raw scores; the ranges of scores and maps stay as they were calibrated.
+
+    ConfigError for a value that is not finite in float32.
+    """
+    with np.errstate(over="ignore"):
+        value = float(np.float32(value))
+    if not np.isfinite(value):
+        raise ConfigError("--value must be a finite number")
+    threshold = {"value": value, "method": "given", "source": "", "note": "given by the user"}
+    ranges = {"score_range": artifact.calibration.get("score_range") or [value, value]}
+    return replace(artifact, calibration={**artifact.calibration, **ranges, "threshold": threshold})
+
+
+def recalibrated(
+    artifact: Artifact, data: DataChoice, method: str, split: str | None = None, device: str = "auto"
+) -> tuple[Artifact, Scoring]:
+    """The same model with a threshold by `method` on the images of `data`, and their scores.
+
+    `split` is "test" or "train"; without it the test images, or where there are none the training images. Raises DataError
+    without a normal image there, or with too few for the method.
+    """
+    reader = open_dataset(data.dataset, str(data.root), **data.options)
+    reader.needs_training = False
+    samples = samples_of(reader, data.category)
+    split = split or ("test" if select(samples, "test") else "train")
+    chosen = select(samples, split)
+    normal = len(select(chosen, split, NORMAL))
+    if not normal:
+        raise DataError(f"{data.root} has no normal image in its {split} split to choose a threshold on")
+    check_method(method, normal)
+    scoring = score_samples(artifact.model, artifact.preprocess, reader, chosen, pick_device(device), data.skip_bad)
+    return replace(artifact, calibration=evaluation.calibrate(scoring, method, split)), scoring
+
+
+def save_beside(path: Path, out: Path, artifact: Artifact, overwrite: bool) -> dict[str, Any]:
+    """Write `artifact` to `out`, which is never the file `path` that it was loaded from; returns its header."""
+    source = path / artifacts.MODEL_FILE if path.is_dir() else path
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out}: the name of a model file ends in .safetensors")
+    if out.exists() and out.samefile(source):
+        raise ConfigError(f"{out} is the model itself, which stays as it is; choose another --out")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} exists already; choose another --out, or --overwrite")
+    return artifacts.save(out, artifact)

@@ -1,0 +1,50 @@
+"""What the few-shot methods share: turned views of a training image, and layers of a vision transformer by depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from adcore.backbones.networks import describe_network
+from adcore.registry import backbone_card
+from torch import Tensor
+from torchvision.transforms.v2.functional import InterpolationMode, center_crop, rotate
+
+
+def turned(images: Tensor, views: int) -> Iterator[Tensor]:
+    """(B, C, H, W) turned by 0, 1, ... `views` - 1 parts of a full circle; what comes in at the corners is reflected."""
+    height, width = images.shape[-2:]
+    yield images
+    if views == 1:
+        return
+    margin = math.ceil((math.hypot(height, width) - min(height, width)) / 2)
+    margins = [min(margin, side - 1) for side in (width, width, height, height)]
+    wide = F.pad(images, margins, mode="reflect")
+    for view in range(1, views):
+        turn = rotate(wide, 360 * view / views, InterpolationMode.BILINEAR)
+        yield center_crop(turn, [height, width])
+
+
+def layers_at(backbone: str, first: float, last: float) -> tuple[str, ...]:
+    """Names of a vision transformer's blocks from the share `first` of its depth to the share `last`, both included."""
+    depth = len(describe_network(backbone_card(backbone), num_classes=0).blocks)
+    begin, end = (min(round(share * depth), depth - 1) for share in (first, last))
+    return tuple(f"block{i}" for i in range(begin, end + 1))
+
+
+def joined(maps: list[Tensor]) -> Tensor:
+    """Maps of several layers as one (B, C, h, w): their mean where all have the same shape, else beside one another.
+
+    Coarser maps are resized to the first one's grid.
+    """
+    if all(m.shape[1:] == maps[0].shape[1:] for m in maps):
+        return torch.stack(maps).mean(0)
+    size = maps[0].shape[-2:]
+    return torch.cat([maps[0], *(F.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps[1:])], 1)
+
+
+def top_mean(values: Tensor, share: float) -> Tensor:
+    """Mean of the largest `share` of (B, L), at least of one: (B,)."""
+    return values.topk(max(1, int(share * values.shape[1])), dim=1).values.mean(1)

@@ -1,0 +1,97 @@
+"""`adcore threshold`: another threshold for a trained model in a new file, and the old file as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import adcore
+import pytest
+from adcore.files import sha256_file
+from adcore.testing.tiny import SIDE, write_tiny_mvtec
+
+SETTINGS = {"weights": "random", "image_size": SIDE}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_tiny_mvtec(tmp_path_factory.mktemp("data"), train=24, normal=12)
+
+
+@pytest.fixture(scope="module")
+def model(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "run"
+    return adcore.train(f"mvtec:{data}", "part", "padim-resnet18", out=out, device="cpu", **SETTINGS).artifact
+
+
+def test_a_threshold_from_normal_images(model, data, tmp_path, run_cli) -> None:
+    before, out = sha256_file(model), tmp_path / "new.safetensors"
+    arguments = ("threshold", model, "--method", "conformal:0.1", "--data", f"mvtec:{data}", "--out", out)
+    code, printed, err = run_cli(*arguments)
+    assert code == 0, err
+    assert "conformal:0.1 on test images" in printed
+    assert "at most 0.1 of normal images" in printed
+    assert "of 12 normal flagged" in printed
+    changed = adcore.load(out)
+    assert changed.artifact.calibration["threshold"]["false_alarm_rate"] == 0.1
+    assert changed.artifact.threshold != adcore.load(model).artifact.threshold
+    assert sha256_file(model) == before
+    image = next((data / "part" / "test" / "good").iterdir())
+    assert changed.predict(image).score == adcore.load(model).predict(image).score
+    code, _, err = run_cli(*arguments)
+    assert (code, "exists already" in err) == (2, True)
+    code, printed, _ = run_cli(*arguments, "--overwrite", "--json")
+    assert json.loads(printed)["threshold"]["value"] == changed.artifact.threshold
+
+
+def test_a_value_of_ones_own(model, tmp_path, run_cli) -> None:
+    code, printed, err = run_cli("threshold", model.parent, "--value", "12.5", "--out", tmp_path / "new.safetensors")
+    assert code == 0, err
+    assert printed.startswith("threshold 12.5 (given), before ")
+    assert adcore.load(tmp_path / "new.safetensors").artifact.threshold == 12.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--value", "nan"), "finite"),
+        (("--value", "1e50"), "finite"),
+        (
+            ("--method", "conformal:0.01", "--data", "DATA"),
+            "needs 99 normal images to choose the threshold on, there are 12",
+        ),
+        (("--method", "conformal:7", "--data", "DATA"), "between 0 and 1"),
+        (("--method", "best", "--data", "DATA"), "valid ones: f1_percentile"),
+        (("--method", "youden"), "belong together"),
+        ((), "give --method with --data, or --value"),
+    ],
+)
+def test_bad_requests_are_one_line_and_write_nothing(model, data, tmp_path, run_cli, arguments, says) -> None:
+    given = [f"mvtec:{data}" if one == "DATA" else one for one in arguments]
+    code, _, err = run_cli("threshold", model, *given, "--out", tmp_path / "new.safetensors")
+    assert code == 2
+    assert says in err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_itself_is_never_written(model, run_cli) -> None:
+    before = sha256_file(model)
+    code, _, err = run_cli("threshold", model, "--value", "1", "--out", model, "--overwrite")
+    assert (code, "stays as it is" in err) == (2, True)
+    assert sha256_file(model) == before
+
+
+def test_training_refuses_a_promise_that_the_images_cannot_carry_before_it_starts(data, tmp_path, run_cli) -> None:
+    out = tmp_path / "run"
+    settings = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    command = ["train", "padim-resnet18", "--data", f"mvtec:{data}", "--out", out, *settings, "--val-ratio", "0.5"]
+    code, _, err = run_cli(*command, "--threshold", "conformal:0.01")
+    assert (code, "needs 99 normal images" in err, out.exists()) == (2, True, False)
+    code, _, err = run_cli(*command, "--threshold", "conformal:0.1")
+    assert code == 0, err
+    result = json.loads((out / "result.json").read_text())
+    assert result["threshold"]["normal_images"] == 12
+    assert [row["method"] for row in result["thresholds"]][:2] == ["conformal:0.1", "f1_percentile"]
+    used = result["thresholds"][0]
+    assert used["false_alarms"] + used["passed"] == 12
+    assert used["misses"] + used["found"] == 3
