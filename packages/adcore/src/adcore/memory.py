@@ -1,8 +1,10 @@
-"""Returning freed memory to the system, and recognising out-of-memory errors."""
+"""How much memory there is, returning freed memory to the system, and recognising out-of-memory errors."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+from pathlib import Path
 
 
 def trim() -> None:
@@ -19,3 +21,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in str(error) or "out of memory" in str(error))
+
+
+def available_memory() -> int:
+    """Bytes of memory that can be taken without others' being moved to disk; half of all memory where that is not known."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, OSError, ValueError):  # Windows
+        return 2 << 30

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic_core import to_jsonable_python
 
+from adcore.data.cache import make_cache
 from adcore.data.dataset import ImageDataset, Loader, make_loader
 from adcore.data.samples import Sample, select
 from adcore.evaluation.metrics import image_metrics
@@ -19,7 +21,7 @@ from adcore.request import DataChoice, ModelChoice
 from adcore.training.callbacks import Callback
 from adcore.training.trainer import Trainer, TrainingSummary
 
-MAY_CHANGE = {"epochs", "max_steps", "steps_per_epoch", "num_workers", "checkpoint_seconds"}  # on a resume
+MAY_CHANGE = {"epochs", "max_steps", "steps_per_epoch", "num_workers", "checkpoint_seconds", "cache"}  # on a resume
 
 
 def train_model(
@@ -62,7 +64,26 @@ def train_model(
         checkpoints=checkpoints,
         identity=run_identity(choice, data, len(dataset)),
     )
-    return trainer.run(resume), dataset.skipped
+    with keeping_images(dataset, choice, checkpoints):
+        return trainer.run(resume), dataset.skipped
+
+
+@contextmanager
+def keeping_images(dataset: ImageDataset, choice: ModelChoice, folder: Path | None) -> Iterator[None]:
+    """Inside, a training of several passes decodes each image of `dataset` once, as the plan's `cache` says."""
+    plan, preprocess = choice.plan, choice.preprocess
+    passes = (
+        plan.epochs if plan.max_steps is None else min(plan.epochs, plan.max_steps * plan.batch_size / len(dataset))
+    )
+    if choice.card.training == "gradient" and passes > 1:
+        room = folder.parent if folder else None  # of the run
+        dataset.cache = make_cache(plan.cache, len(dataset), preprocess.channels, preprocess.output_size, room)
+    try:
+        yield
+    finally:
+        cache, dataset.cache = dataset.cache, None
+        if cache:
+            cache.close()
 
 
 def run_identity(choice: ModelChoice, data: DataChoice, images: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from adcore_runtime.image import gray_photo
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from adcore.data.cache import ImageCache
 from adcore.data.samples import NORMAL, DatasetReader, Sample
 from adcore.data.splits import derive_seed
 from adcore.errors import DataError
@@ -104,6 +105,7 @@ class ImageDataset(Dataset):
         self.samples, self.reader, self.preprocess, self.skip_bad = list(samples), reader, preprocess, skip_bad
         reader.channels = preprocess.channels
         self.photos = photos  # whether items keep the decoded image in gray
+        self.cache: ImageCache | None = None  # of preprocessed images
         self._skipped: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -119,7 +121,7 @@ class ImageDataset(Dataset):
         """The item, or why there is none; never a DataError, which would lose its one clear line in a worker process."""
         sample = self.samples[index]
         try:
-            return read_item(self.reader, sample, self.preprocess, self.photos)
+            return self._cached(index) or self._read(index)
         except DataError as error:
             return Skipped(str(sample.image_path), str(error))
         except SystemExit as error:  # in a thread it would end nothing, in a worker process it would end it silently
@@ -134,6 +136,17 @@ class ImageDataset(Dataset):
                 str(sample.image_path),
                 f"{sample.image_path}: not enough memory to read it; end other programs, or cut it into tiles",
             )
+
+    def _cached(self, index: int) -> Item | None:
+        found = self.cache.get(index) if self.cache else None
+        sample = self.samples[index]
+        return Item(*found, sample, self.reader.extra(sample)) if found else None
+
+    def _read(self, index: int) -> Item:
+        item = read_item(self.reader, self.samples[index], self.preprocess, self.photos)
+        if self.cache:
+            self.cache.put(index, item.image, item.mask)
+        return item
 
     @property
     def skipped(self) -> list[dict[str, str]]:

@@ -54,6 +54,10 @@ class Plan(CheckedModel):
     patience: int | None = Field(None, ge=1, description="validations without improvement before an early stop")
     min_delta: float = Field(0.0, ge=0, description="smallest change of the monitored value that counts")
     target: float | None = Field(None, description="stop once the monitored value is this good")
+    cache: Literal["auto", "memory", "disk", "off"] = Field(
+        "auto",
+        description="where preprocessed images stay after the first pass; auto: memory, else disk, where there is room",
+    )
     checkpoint_seconds: float = Field(30.0, ge=0, description="seconds between two checkpoints; 0: after every step")
     monitor_gradients: bool = Field(False, description="log grad/total_norm and grad/nan_count")
     steps_per_epoch: int | None = Field(None, description="set by the trainer, before the optimizers are configured")
