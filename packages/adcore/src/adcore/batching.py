@@ -20,5 +20,10 @@ def one_at_a_time(device: torch.device | str) -> bool:
 
 
 def split_batch(images: Tensor) -> Sequence[Tensor]:
-    """A batch (B, 3, H, W) as the batches that a frozen network gets: B of one image on a CPU, else the batch itself."""
-    return images.split(1) if one_at_a_time(images.device) else (images,)
+    """A batch (B, ...) as the batches that a frozen network gets: B of one image on a CPU, else the batch itself.
+
+    A graph that is being exported takes the batch as it is.
+    """
+    from torch.compiler import is_compiling
+
+    return images.split(1) if one_at_a_time(images.device) and not is_compiling() else (images,)

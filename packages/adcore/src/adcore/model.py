@@ -95,6 +95,9 @@ class AnomalyModel(nn.Module):
     card: ModelCard | None = None
     config: ClassVar[dict[str, Any]] = {}
     fitted: bool = False  # set by the trainer and by loading
+    group: int = (
+        1  # images that `forward` gets at once on a CPU; above 1 each must have, to the last bit, what it has alone
+    )
 
     def __call__(self, images: Tensor) -> Prediction:
         if not self.fitted:

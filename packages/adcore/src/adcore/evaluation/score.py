@@ -64,9 +64,9 @@ def run_model(
 ) -> Iterator[tuple[float, np.ndarray | None]]:
     """(score, anomaly map (h, w) float32 or None) of each preprocessed image (3, h, w), checked; `names` are for errors.
 
-    On a CPU each image is scored alone, see `adcore.batching`.
+    On a CPU each image is scored alone, see `adcore.batching`, or in the model's own groups.
     """
-    size = 1 if one_at_a_time(device) else len(images)
+    size = model.group if one_at_a_time(device) else len(images)
     for start in range(0, len(images), size):
         batch = torch.stack(images[start : start + size]).to(device)
         prediction = checked_prediction(model, batch, names[start : start + size])
@@ -92,7 +92,7 @@ def score_each(
     dataset = ImageDataset(samples, reader, preprocess, photos=photos)
     model.warm_up()
     if one_at_a_time(device):
-        size, items = 1, read_together(dataset.fetch, range(len(dataset)))
+        size, items = model.group, read_together(dataset.fetch, range(len(dataset)))
     else:
         size, items = GPU_BATCH, read_ahead(map(dataset.fetch, range(len(dataset))), GPU_BATCH)
     for group in _groups(zip(samples, items, strict=True), size):

@@ -161,6 +161,27 @@ class ModelConformance(CardConformance):
             scale = float(together.anomaly_map.abs().max()) + 1e-12
             assert torch.allclose(together.anomaly_map, maps, rtol=1e-3, atol=1e-3 * scale), "maps depend on the batch"
 
+    def test_groups(self, fitted: Fitted) -> None:
+        """A model that takes groups of images on a CPU gives each the very score that it has alone.
+
+        Fails where a bit differs. Fix: leave `group` at 1, or pad every group to one size and keep what depends on the number
+        of images (convolutions) to one image at a time.
+        """
+        model, _, choice = fitted
+        if model.group == 1:
+            pytest.skip("it takes one image at a time")
+        images = self.inputs(choice)
+        with torch.no_grad():
+            alone = [model(image[None]) for image in images]
+            for count in range(2, min(model.group, len(images)) + 1):
+                together = model(images[:count])
+                assert together.score.tolist() == [float(one.score) for one in alone[:count]], (
+                    "scores depend on the group"
+                )
+                if together.anomaly_map is not None:
+                    maps = torch.cat([one.anomaly_map for one in alone[:count]])
+                    assert torch.equal(together.anomaly_map, maps), "maps depend on the group"
+
     def test_learns(self, fitted: Fitted) -> None:
         """Training must change what is stored.
 
