@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from adcore.data.samples import Sample
 from adcore.evaluation.score import ScoredImage, Scoring
-from adcore.evaluation.threshold_text import threshold_text
+from adcore.evaluation.threshold_text import threshold_rows, threshold_text
 from adcore.evaluation.thresholds import THRESHOLDS, choose_threshold
 
 
@@ -18,13 +18,17 @@ def scoring(normal: list[float], anomalous: list[float]) -> Scoring:
     return Scoring([ScoredImage(sample, score, None, None) for score, sample in samples])
 
 
+def text_of(shown: Scoring, split: str, used: dict | None) -> str:
+    return threshold_text(shown, split, split, used, threshold_rows(shown, shown, split, used))
+
+
 NORMAL, ANOMALOUS = [0.1, 0.2, 0.3, 0.4, 0.9], [0.35, 0.6, 0.8, 1.0]
 
 
 def test_every_method_is_measured_by_counting() -> None:
     shown = scoring(NORMAL, ANOMALOUS)
     used = {"value": 0.5, "method": "f1_grid", "source": "val"}
-    text = threshold_text(shown, "test", shown, "test", used)
+    text = text_of(shown, "test", used)
     assert text.startswith("Images: 5 normal, 4 anomalous (test)\nImage AUROC: 0.8000\n")  # 16 of 20 pairs are in order
     model, *methods = re.split(r"\n\n(?=\S)", text.partition("\n\n")[2])
     assert "Threshold of this model: 0.5 (f1_grid, chosen on val images)" in model
@@ -44,9 +48,9 @@ def test_every_method_is_measured_by_counting() -> None:
 
 def test_what_cannot_be_known_is_said() -> None:
     good = scoring(NORMAL, [])
-    text = threshold_text(good, "val", good, "val", None)
+    text = text_of(good, "val", None)
     assert "Image AUROC: undefined" in text
     assert "Threshold of this model" not in text
     assert text.count("as there is no anomalous image to choose on") == 3
     bad = scoring([], ANOMALOUS)
-    assert threshold_text(bad, "test", bad, "test", None).count(": none, ") == 4
+    assert text_of(bad, "test", None).count(": none, ") == 4
