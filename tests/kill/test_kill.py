@@ -1,6 +1,6 @@
 """kill -9 at random moments: nothing half-written has a final name, and a resumed run ends bit for bit as an undisturbed one.
 
-ADCORE_KILL_COUNT kills (5) are shared by five commands; ADCORE_KILL_SEED (0) chooses other moments. `hatch run kill` makes 100.
+ADCORE_KILL_COUNT kills (6) are shared by six commands; ADCORE_KILL_SEED (0) chooses other moments. `hatch run kill` makes 100.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import adcore_runtime
 import pytest
 from adcore import artifact, plugins
 from adcore.bundle_manifest import verify_bundle
+from adcore.testing.needs import skip_without_onnx
 from adcore.testing.site import write_distribution
 from adcore.testing.tiny import write_tiny_mvtec
 from PIL import Image
@@ -93,7 +95,7 @@ def site(tmp_path_factory) -> Iterator[None]:
 def moments(request: pytest.FixtureRequest) -> Iterator[float]:
     """When to kill: shares of the time that a command takes from its first file to its end."""
     chosen = random.Random(f"{request.node.name} {os.environ.get('ADCORE_KILL_SEED', 0)}")
-    return (chosen.random() for _ in range(-(-int(os.environ.get("ADCORE_KILL_COUNT", 5)) // 5)))
+    return (chosen.random() for _ in range(-(-int(os.environ.get("ADCORE_KILL_COUNT", 6)) // 6)))
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +128,7 @@ def run(*command: object) -> None:
 def check_whole(folder: Path, rows: int | None = None) -> None:
     """Whatever has a final name below `folder` is whole; `rows` are the lines of each predictions.csv."""
     for path in folder.rglob("*"):
-        if not path.is_file() or path.name.startswith("."):
+        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
         if path.name == "result.json":
             names = {"predictions.csv", "report.html", "thresholds.txt", "histogram.png"} | (
@@ -139,6 +141,8 @@ def check_whole(folder: Path, rows: int | None = None) -> None:
             artifact.load(path)  # compares the checksum
         elif path.suffix == ".safetensors":
             load_file(path)
+        elif path.suffix == ".onnx":
+            adcore_runtime.load(path, threads=1)
         elif path.suffix == ".png":
             with Image.open(path) as picture:
                 picture.load()  # raises for a truncated one
@@ -245,3 +249,18 @@ def test_bundle(moments, data, tmp_path) -> None:
         else:
             run(*command(folder))
         shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_export(moments, trained, tmp_path) -> None:
+    skip_without_onnx()
+    command = [*COMMAND, "export", trained[0], "--to", "onnx", "--out"]
+    seconds = kill([*command, tmp_path / "calm" / "out"], tmp_path / "calm", None)
+    expected = (tmp_path / "calm" / "out" / "model.onnx").read_bytes()
+    for number, moment in enumerate(moments):
+        folder = tmp_path / str(number)
+        kill([*command, folder / "out"], folder, moment * seconds)
+        check_whole(folder)
+        run(*command, folder / "out", "--overwrite")
+        assert (folder / "out" / "model.onnx").read_bytes() == expected
+        assert no_leftovers(folder)
