@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +11,13 @@ from adcore.backbones.features import create_features
 from adcore.batching import split_batch
 from adcore.errors import ConfigError, TrainingError
 from adcore.maps import gaussian_blur, upsample
-from adcore.memory import trim
-from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
+from adcore.model import Batch, Fit, Prediction, Update
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from adm_memory.coreset import farthest_first
-from adm_memory.neighbours import DenseNeighbours, NearestNeighbours
+from adm_memory.bank import BankModel
+from adm_memory.neighbours import DenseNeighbours
 from adm_memory.views import joined, layers_at, top_mean, turned
 
 FEW, VIEWS = 16, 8  # up to so many images are turned into so many views
@@ -49,7 +48,7 @@ def dilated(mask: Tensor) -> Tensor:
     return F.max_pool2d(mask[None].float(), 3, 1, 1)[0] > 0
 
 
-class AnomalyDINO(AnomalyModel):
+class AnomalyDINO(BankModel):
     """A bank of the normal images' patch tokens; the score is the cosine distance to the nearest of them."""
 
     def __init__(
@@ -77,26 +76,10 @@ class AnomalyDINO(AnomalyModel):
             float, Field(gt=0, le=1, description="part of the patches whose mean is the image's score")
         ] = 0.01,
     ) -> None:
-        super().__init__()
+        super().__init__(coreset_ratio)  # M: (m, C), of unit length
         self.extractor = create_features(backbone, layers or layers_at(backbone, 1, 1), weights)
         self.views, self.masking, self.mask_threshold = views, masking, mask_threshold
-        self.coreset_ratio, self.top = coreset_ratio, top
-        self.register_buffer("memory_bank", torch.empty(0))  # M: (m, C), of unit length
-        self._index: NearestNeighbours | None = None  # search structure, made from the bank when first needed
-
-    @property
-    def index(self) -> NearestNeighbours:
-        """The bank, prepared for searching."""
-        if self._index is None:
-            self._index = NearestNeighbours(self.memory_bank)
-            trim()
-        return self._index
-
-    def warm_up(self) -> None:
-        """Index the bank of a fitted model before the first image."""
-        super().warm_up()
-        if not self.training and len(self.memory_bank):
-            self.index  # noqa: B018 (made when first asked for)
+        self.top = top
 
     def tokens(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> patch tokens (B, h, w, C)."""
@@ -109,10 +92,10 @@ class AnomalyDINO(AnomalyModel):
         return torch.stack([foreground(one, self.mask_threshold) for one in tokens])
 
     def on_fit_start(self, fit: Fit) -> None:
-        """Forget a bank from before."""
+        """Choose the number of views."""
+        super().on_fit_start(fit)
         self._parts: list[Tensor] = []
         self._views = self.views or (VIEWS if fit.num_images <= FEW else 1)
-        self._index = None
 
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
@@ -131,12 +114,7 @@ class AnomalyDINO(AnomalyModel):
             raise TrainingError(
                 "no patch of any training image is the object's; lower mask_threshold, or masking=false"
             )
-        count = max(1, int(len(bank) * self.coreset_ratio))
-        if count < len(bank):
-            generator = torch.Generator().manual_seed(fit.plan.seed)
-            start = int(torch.randint(len(bank), (1,), generator=generator))
-            bank = bank[farthest_first(bank, count, start, lambda done, n: fit.progress("coreset", done, n))]
-        self.memory_bank = bank
+        self.memory_bank = bank[self.coreset(bank, fit)]
 
     def forward(self, images: Tensor) -> Prediction:
         """Cosine distance of each patch to its nearest, as a smoothed map; the score is the mean of the largest."""
@@ -157,10 +135,6 @@ class AnomalyDINO(AnomalyModel):
         if self.masking:
             raise ConfigError("AnomalyDINO with masking=true cannot be exported; train it with masking=false")
         return ExportedAnomalyDINO(self)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> AnomalyDINO:
-        self._index = None  # the bank moves to another device or type
-        return super()._apply(*args, **kwargs)
 
 
 class ExportedAnomalyDINO(nn.Module):

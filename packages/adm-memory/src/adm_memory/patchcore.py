@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,16 +11,14 @@ from adcore.backbones.features import create_features
 from adcore.batching import split_batch
 from adcore.maps import gaussian_blur, upsample
 from adcore.memory import trim
-from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
+from adcore.model import Batch, Fit, Prediction, Update
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from adm_memory.coreset import farthest_first, random_projection
+from adm_memory.bank import BankModel
 from adm_memory.denoise import compacted, least_suspicious, local_outlier_factors
-from adm_memory.neighbours import DenseNeighbours, NearestNeighbours
-
-PROJECTION = 128  # d* of the paper: dimensions in which the coreset is selected
+from adm_memory.neighbours import DenseNeighbours
 
 
 def reweight(score: Tensor, to_support: Tensor) -> Tensor:
@@ -37,7 +35,7 @@ def smooth_map(distances: Tensor, rows: int, images: Tensor) -> Tensor:
     return gaussian_blur(upsample(rearrange(distances, "b (h w) -> b h w", h=rows), images.shape[-2:]), sigma=4.0)
 
 
-class PatchCore(AnomalyModel):
+class PatchCore(BankModel):
     """Fills a memory bank with patch features in one pass and keeps a coreset of it."""
 
     def __init__(
@@ -55,26 +53,9 @@ class PatchCore(AnomalyModel):
         ] = "none",
         noise_ratio: Annotated[float, Field(ge=0, lt=1, description="part of the patches that denoise drops")] = 0.15,
     ) -> None:
-        super().__init__()
+        super().__init__(coreset_ratio)  # M: (m, d)
         self.extractor = create_features(backbone, layers, weights)
-        self.coreset_ratio, self.num_neighbors = coreset_ratio, num_neighbors
-        self.denoise, self.noise_ratio = denoise, noise_ratio
-        self.register_buffer("memory_bank", torch.empty(0))  # M: (m, d)
-        self._index: NearestNeighbours | None = None  # search structure, made from the bank when first needed
-
-    @property
-    def index(self) -> NearestNeighbours:
-        """The bank, prepared for searching."""
-        if self._index is None:
-            self._index = NearestNeighbours(self.memory_bank)
-            trim()
-        return self._index
-
-    def warm_up(self) -> None:
-        """Warm up before the first image: fuse the backbone, index the bank of a fitted model."""
-        super().warm_up()
-        if not self.training and len(self.memory_bank):
-            self.index  # noqa: B018 (made when first asked for)
+        self.num_neighbors, self.denoise, self.noise_ratio = num_neighbors, denoise, noise_ratio
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(B, 3, H, W) -> locally averaged patch features (B * h * w, d) and the grid (h, w)."""
@@ -84,9 +65,9 @@ class PatchCore(AnomalyModel):
         return rearrange(torch.cat(maps, 1), "b d h w -> (b h w) d"), tuple(size)
 
     def on_fit_start(self, fit: Fit) -> None:
-        """Forget a bank from before."""
+        """Make ready for the patches of all images."""
+        super().on_fit_start(fit)
         self._patches, self._filled, self._images = None, 0, fit.num_images
-        self._index = None
 
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
@@ -109,17 +90,6 @@ class PatchCore(AnomalyModel):
             patches, factors = compacted(patches, kept), factors[kept]
         self.keep(patches, factors, self.coreset(patches, fit), fit)
         trim()
-
-    def coreset(self, patches: Tensor, fit: Fit) -> Tensor | slice:
-        """Indices of the entries of the bank among (N, d) `patches`."""
-        count = max(1, int(len(patches) * self.coreset_ratio))
-        if count == len(patches):
-            return slice(None)
-        generator = torch.Generator().manual_seed(fit.plan.seed)
-        wide = patches.shape[1] > 2 * PROJECTION
-        reduced = random_projection(patches, PROJECTION, generator) if wide else patches
-        start = int(torch.randint(len(patches), (1,), generator=generator))
-        return farthest_first(reduced, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
 
     def keep(self, patches: Tensor, factors: Tensor | None, picks: Tensor | slice, fit: Fit) -> None:
         """Make the bank of the patches (N, d) that were picked; `factors` (N,): how suspicious each is, or None."""
@@ -147,10 +117,6 @@ class PatchCore(AnomalyModel):
     def export_module(self) -> nn.Module:
         """The same by one product with the whole bank."""
         return ExportedPatchCore(self)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> PatchCore:
-        self._index = None  # the bank moves to another device or type
-        return super()._apply(*args, **kwargs)
 
 
 class ExportedPatchCore(nn.Module):

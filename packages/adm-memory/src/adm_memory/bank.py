@@ -1,0 +1,58 @@
+"""A bank of normal patches that is thinned to a coreset and searched for nearest neighbours: what its models share."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from adcore.memory import trim
+from adcore.model import AnomalyModel, Fit
+from torch import Tensor
+
+from adm_memory.coreset import farthest_first, random_projection
+from adm_memory.neighbours import NearestNeighbours
+
+PROJECTION = 128  # d* of PatchCore's paper: dimensions in which the coreset is selected
+
+
+class BankModel(AnomalyModel):
+    """Keeps `coreset_ratio` of the patches that it sees as `memory_bank` (M, D), and searches there."""
+
+    def __init__(self, coreset_ratio: float) -> None:
+        super().__init__()
+        self.coreset_ratio = coreset_ratio
+        self.register_buffer("memory_bank", torch.empty(0))
+        self._index: NearestNeighbours | None = None  # search structure, made from the bank when first needed
+
+    @property
+    def index(self) -> NearestNeighbours:
+        """The bank, prepared for searching."""
+        if self._index is None:
+            self._index = NearestNeighbours(self.memory_bank)
+            trim()
+        return self._index
+
+    def warm_up(self) -> None:
+        """Warm up before the first image: fuse the backbone, index the bank of a fitted model."""
+        super().warm_up()
+        if not self.training and len(self.memory_bank):
+            self.index  # noqa: B018 (made when first asked for)
+
+    def on_fit_start(self, fit: Fit) -> None:
+        """Forget the search structure of a bank from before."""
+        self._index = None
+
+    def coreset(self, patches: Tensor, fit: Fit) -> Tensor | slice:
+        """Indices of the entries of the bank among (N, D) `patches`: greedy farthest-first selection picks them."""
+        count = max(1, int(len(patches) * self.coreset_ratio))
+        if count == len(patches):
+            return slice(None)
+        generator = torch.Generator().manual_seed(fit.plan.seed)
+        wide = patches.shape[1] > 2 * PROJECTION
+        reduced = random_projection(patches, PROJECTION, generator) if wide else patches
+        start = int(torch.randint(len(patches), (1,), generator=generator))
+        return farthest_first(reduced, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self._index = None  # the bank moves to another device or type
+        return super()._apply(*args, **kwargs)
