@@ -120,7 +120,7 @@ def test_reader_finds_every_result(tmp_path):
 def test_undefined_metric_is_shown_with_its_reason_never_as_zero(tmp_path):
     text = page(tmp_path).text
     assert "Pixel AUROC n/a no mask at all" in text  # headline
-    assert "AUPRO n/a: no mask at all" in text  # table
+    assert text.count("AUPRO n/a no mask at all") == 2  # headline and table
 
 
 def test_threshold_from_the_test_set_is_said(tmp_path):

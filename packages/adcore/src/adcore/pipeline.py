@@ -128,7 +128,7 @@ def training(
         progress = _progress_of(callbacks)
         scorings = {
             split: score_samples(
-                model, choice.preprocess, reader, select(samples, split), chosen_device, data.skip_bad, progress
+                model, choice.preprocess, reader, select(samples, split), chosen_device, data.skip_bad, progress, True
             )
             for split in ("val", "test")
         }
@@ -194,7 +194,9 @@ def evaluate(
         if (folder / artifacts.MODEL_FILE).exists() or (source and source.parent.resolve() == folder.resolve()):
             raise DataError(f"{folder} holds a trained model, whose results stay; choose another --out")
         artifact.model.to(chosen_device)
-        scoring = score_samples(artifact.model, artifact.preprocess, reader, samples, chosen_device, data.skip_bad)
+        scoring = score_samples(
+            artifact.model, artifact.preprocess, reader, samples, chosen_device, data.skip_bad, previews=True
+        )
         counts = evaluation.count_samples([image.sample for image in scoring.images])
         run = run_record(artifact, data, scoring, counts) | {"training": artifact.training, "skipped": scoring.skipped}
         run |= {"device": device_record(chosen_device), "peak_memory_mb": peak_memory_mb()}

@@ -120,12 +120,12 @@ def write_results(
     if rows or everything:
         evaluation.write_predictions(folder / "predictions.csv", [*rows, *everything])
     pictures = draw(scoring, run["threshold"], reader, artifact.preprocess)
-    write_page(folder / "report.html", run, rows, pictures, domains)
     if scoring.images:
         split = scoring.images[0].sample.split
         source, images = chosen_on or (split, scoring)
         run["thresholds"] = threshold_rows(scoring, images, source, run["threshold"])
         write_text(folder / THRESHOLDS, threshold_text(scoring, split, source, run["threshold"], run["thresholds"]))
         pictures.save(folder, part or split)
+    write_page(folder / "report.html", run, rows, pictures, domains)
     write_json(folder / RESULT, run)
     return RunResult(folder, Metrics(run["test"]["values"], run["test"]["reasons"]), run, rows)

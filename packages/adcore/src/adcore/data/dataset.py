@@ -41,6 +41,7 @@ class Item:
     sample: Sample
     extra: Mapping[str, Any] = field(default_factory=dict)  # of the reader
     photo: np.ndarray | None = None  # (H, W) uint8, the decoded image in gray, where it was asked for
+    size: tuple[int, int] = (0, 0)  # height and width of the decoded image
 
 
 @dataclass
@@ -84,7 +85,8 @@ def read_item(reader: DatasetReader, sample: Sample, preprocess: Preprocess, pho
     inputs, small = prepare(image, mask, preprocess, sample.image_path)
     if small is None and sample.label == NORMAL:
         small = torch.zeros(preprocess.output_size, dtype=torch.bool)
-    return Item(inputs, small, sample, extra, gray_photo(image.numpy()) if photo else None)
+    gray = gray_photo(image.numpy()) if photo else None
+    return Item(inputs, small, sample, extra, gray, (image.shape[-2], image.shape[-1]))
 
 
 class ImageDataset(Dataset):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adcore.data.samples import DatasetReader
+from adcore.evaluation.gallery import gallery
 from adcore.evaluation.metrics import Metrics
 from adcore.evaluation.report import DomainRow, PredictionRow, ReportData, ReportFigure, write_report
 from adcore.evaluation.score import Scoring
@@ -25,6 +26,7 @@ class Pictures:
 
     figures: list[ReportFigure] = field(default_factory=list)  # the histogram of the scores, and the ROC
     panels: list[ReportFigure] = field(default_factory=list)  # single images
+    gallery: list[dict[str, Any]] = field(default_factory=list)  # all images, for the page
 
     def save(self, folder: Path, part: str) -> None:
         """`histogram.png`, and the panels below `visualizations/PART/`."""
@@ -46,7 +48,8 @@ def draw(scoring: Scoring, threshold: dict[str, Any] | None, reader: DatasetRead
         ReportFigure("Scores", plots.score_histogram(scores, labels, value), "raw image scores"),
         ReportFigure("ROC", plots.roc_plot(scores, labels, value), "image level"),
     ]
-    return Pictures(figures, sample_panels(scoring, value, reader, preprocess))
+    panels = sample_panels(scoring, value, reader, preprocess)
+    return Pictures(figures, panels, gallery(scoring, value, preprocess))
 
 
 def write_page(
@@ -70,8 +73,9 @@ def write_page(
             threshold=Threshold(**threshold) if threshold else None,
             timings={key: seconds for key, seconds in run["timings"].items() if seconds is not None},
             predictions=[PredictionRow(r["path"], r["label"], r["score"], r["predicted"]) for r in rows],
-            figures=pictures.figures,
-            panels=pictures.panels,
+            images=pictures.gallery,
+            thresholds=run.get("thresholds", ()),
+            history=run.get("history", ()),
             skipped=[(entry["path"], entry["reason"]) for entry in run["skipped"]],
             config={key: run[key] for key in ("config", "plan", "preprocess", "device") if key in run},
             versions=run["versions"],

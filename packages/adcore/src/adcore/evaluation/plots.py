@@ -77,7 +77,7 @@ def sample_panel(
     `mask`: (H, W) bool, or None where unknown. `value_range`: raw map values (lowest, highest) of the colour scale; give
     all panels one range (`shared_range`), otherwise the map of a normal image looks like a defect.
     """
-    image = _display(np.asarray(as_array(image), np.float32))
+    image = displayed(np.asarray(as_array(image), np.float32))
     height, width = image.shape[:2]
     figure = Figure(figsize=(6, 2 * height / width + 0.25), layout="constrained")
     columns = figure.subplots(1, 3)
@@ -177,7 +177,7 @@ def _message(figure: Figure, axes: Axes, text: str) -> Figure:
     return figure
 
 
-def _display(image: np.ndarray) -> np.ndarray:
+def displayed(image: np.ndarray) -> np.ndarray:
     """(C, H, W) -> (H, W, 3) in [0, 1]; values outside (a raw TIFF, a normalised tensor) are stretched to it.
 
     Other numbers of channels than three are shown as their mean.

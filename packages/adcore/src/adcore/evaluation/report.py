@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adcore.evaluation.compare import transfer
 from adcore.evaluation.metrics import Metrics
 from adcore.evaluation.thresholds import Threshold
+from adcore.evaluation.web_page import number, render, texts
 from adcore.files import write_text
 from adcore.registry import list_metrics
 
@@ -19,21 +20,24 @@ if TYPE_CHECKING:  # keeps matplotlib out of imports
 
 MAX_ROWS = 200  # of a list of images; predictions.csv has them all
 
-MEANINGS = {
-    "image_auroc": ("Image AUROC", "chance that an anomalous image scores higher than a normal one; 0.5 is guessing"),
-    "image_aupr": ("Image AUPR", "precision averaged over all recall levels (average precision)"),
-    "image_f1_max": ("Image F1-max", "F1 at the best threshold there is for these images"),
-    "tpr_at_fpr_1": ("TPR at 1 % FPR", "share of anomalous images found while at most 1 in 100 normal ones is flagged"),
-    "tpr_at_fpr_5": ("TPR at 5 % FPR", "the same for at most 5 in 100"),
-    "precision": ("Precision", "share of flagged images that are anomalous, at the threshold"),
-    "recall": ("Recall", "share of anomalous images that are flagged, at the threshold"),
-    "accuracy": ("Accuracy", "share of right decisions, at the threshold"),
-    "f1": ("F1", "harmonic mean of precision and recall, at the threshold"),
-    "pixel_auroc": ("Pixel AUROC", "chance that an anomalous pixel scores higher than a normal one"),
-    "pixel_aupr": ("Pixel AUPR", "average precision over pixels; low where defects are small"),
-    "pixel_f1_max": ("Pixel F1-max", "F1 over pixels at the best threshold for these maps"),
-    "aupro": ("AUPRO", "share of each defect region that is found, averaged up to 30 % false positive pixels"),
+SCRIPTS = ("page.js", "charts.js", "decisions.js", "pictures.js", "gallery.js", "viewer.js", "start.js")  # in order
+
+TITLES = {
+    "image_auroc": "Image AUROC",
+    "image_aupr": "Image AUPR",
+    "image_f1_max": "Image F1-max",
+    "tpr_at_fpr_1": "TPR at 1 % FPR",
+    "tpr_at_fpr_5": "TPR at 5 % FPR",
+    "precision": "Precision",
+    "recall": "Recall",
+    "accuracy": "Accuracy",
+    "f1": "F1",
+    "pixel_auroc": "Pixel AUROC",
+    "pixel_aupr": "Pixel AUPR",
+    "pixel_f1_max": "Pixel F1-max",
+    "aupro": "AUPRO",
 }
+MEANINGS = {name: (title, texts()[f"meaning.{name}"]["en"]) for name, title in TITLES.items()}
 HEADLINE = ("image_auroc", "pixel_auroc", "aupro")
 COLUMNS = ("image_auroc", "image_aupr", "image_f1_max", "tpr_at_fpr_1", "tpr_at_fpr_5", "precision", "recall", "f1")
 TRANSFER = (  # of a run with targets, instead of the headline
@@ -86,6 +90,9 @@ class ReportData:
     predictions: Sequence[PredictionRow] = ()
     figures: Sequence[ReportFigure] = ()  # histogram, ROC
     panels: Sequence[ReportFigure] = ()  # image | map | mask of single samples
+    images: Sequence[Mapping[str, Any]] = ()  # as `gallery.gallery` makes them; the page is then one to work with
+    thresholds: Sequence[Mapping[str, Any]] = ()  # method, value or None, used: the marks beside the threshold
+    history: Sequence[Mapping[str, float | None]] = ()  # losses of each epoch, values of each validation
     skipped: Sequence[tuple[str, str]] = ()  # (path, reason)
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -95,8 +102,8 @@ class ReportData:
 def write_report(path: str | Path, report: ReportData) -> Path:
     """Write the report as one html file and return its path.
 
-    Images are data URIs, there is no script and no external resource, and every text is escaped: file names are not
-    trusted. The file gets its name only when it is complete.
+    Images are data URIs, there is no external resource, and every text is escaped: file names are not trusted. Scripts are
+    there where `report.images` are, and no others can run. The file gets its name only when it is complete.
     """
     write_text(path, render_report(report))
     return Path(path)
@@ -110,23 +117,25 @@ def in_words(values: Mapping[str, Any]) -> str:
 
 def render_report(report: ReportData) -> str:
     """The report's html text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    templates = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=_number)
     values, reasons = report.metrics.values, report.metrics.reasons
     wrong = [row for row in report.predictions if row.predicted is not None and row.predicted != row.label]
     wrong.sort(key=lambda row: (-row.label, row.path))  # missed defects first
     meanings = MEANINGS | {card.name: (card.title, card.meaning) for card in list_metrics()}
-    return environment.get_template("report.html.j2").render(
+    data = {
+        "images": report.images,
+        "threshold": report.threshold.value if report.threshold else None,
+        "thresholds": [{key: row[key] for key in ("method", "value", "used")} for row in report.thresholds],
+        "history": report.history,
+    }
+    return render(
+        "report.html.j2",
+        SCRIPTS if report.images else (),
+        data,
         report=report,
         headline=_headline(report),
         columns=[(name, *MEANINGS[name]) for name in COLUMNS] if report.domains else [],
         metrics=[
-            (*meanings.get(name, (name, "")), value, reasons.get(name, "undefined"))
+            (*meanings.get(name, (name, "")), _key(name), value, reasons.get(name, "undefined"))
             for name, value in values.items()
             if not isinstance(value, Mapping)
         ],
@@ -136,17 +145,18 @@ def render_report(report: ReportData) -> str:
         figures=_drawn(report.figures),
         panels=_drawn(report.panels),
         config=_flat(report.config),
+        timings=[(key, number(value)) for key, value in report.timings.items()],
     )
 
 
-def _headline(report: ReportData) -> list[tuple[str, str, float | None, str]]:
-    """(title, meaning, value, reason where there is none): transfer where the run has targets, else the main metrics."""
+def _headline(report: ReportData) -> list[tuple[str, str, str, float | None, str]]:
+    """(title, meaning, its key, value, reason where there is none): transfer where the run has targets, else metrics."""
     targets = [row.values.get("image_auroc") for row in report.domains if row.role == "target"]
     if targets:
         measured = transfer(report.domains[0].values.get("image_auroc"), targets)
-        return [(title, meaning, getattr(measured, key), "undefined") for title, meaning, key in TRANSFER]
+        return [(title, meaning, "", getattr(measured, key), "undefined") for title, meaning, key in TRANSFER]
     values, reasons = report.metrics.values, report.metrics.reasons
-    return [(*MEANINGS[name], values.get(name), reasons.get(name, "not computed")) for name in HEADLINE]
+    return [(*MEANINGS[name], _key(name), values.get(name), reasons.get(name, "not computed")) for name in HEADLINE]
 
 
 def _drawn(figures: Sequence[ReportFigure]) -> list[tuple[ReportFigure, str]]:
@@ -166,6 +176,6 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
-def _number(value: float, digits: int = 4) -> str:
-    """`digits` significant digits; no exponent for common magnitudes."""
-    return f"{value:,.0f}" if 10**digits <= abs(value) < 1e9 else f"{value:.{digits}g}"
+def _key(metric: str) -> str:
+    """The key of a metric's meaning in the table of texts; empty for a plugin's metric."""
+    return f"meaning.{metric}" if metric in TITLES else ""

@@ -17,6 +17,7 @@ from adcore.data.dataset import ImageDataset, Item, Skipped, read_ahead, read_to
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import DataError
 from adcore.evaluation.outputs import checked_prediction
+from adcore.evaluation.previews import preview
 from adcore.model import AnomalyModel
 from adcore.preprocess import Preprocess
 
@@ -32,6 +33,9 @@ class ScoredImage:
     anomaly_map: np.ndarray | None  # (h, w) float32, the size of the model's input
     mask: np.ndarray | None  # (h, w) bool; None: not known
     photo: np.ndarray | None = None  # (H, W) uint8, the decoded image in gray, where it was asked for
+    size: tuple[int, int] = (0, 0)  # height and width of the decoded image
+    input: Tensor | None = field(default=None, repr=False)  # (C, h, w), where it was asked for
+    preview: bytes | None = field(default=None, repr=False)  # a small JPEG, where it was asked for
 
 
 @dataclass
@@ -83,10 +87,12 @@ def score_each(
     device: torch.device | str = "cpu",
     skip_bad: bool = False,
     photos: bool = False,
+    inputs: bool = False,
 ) -> Iterator[ScoredImage | Skipped]:
     """Read, preprocess and score `samples`, in order, as they are asked for; no more than a group is in memory at once.
 
-    A file that cannot be read raises DataError, or with `skip_bad` comes as a Skipped. `photos` keeps the decoded images.
+    A file that cannot be read raises DataError, or with `skip_bad` comes as a Skipped. `photos` keeps the decoded images,
+    `inputs` the preprocessed ones.
     """
     samples = list(samples)
     dataset = ImageDataset(samples, reader, preprocess, photos=photos)
@@ -109,7 +115,7 @@ def score_each(
                 continue
             score, anomaly_map = next(results)
             mask = None if item.mask is None else item.mask.numpy()
-            yield ScoredImage(sample, score, anomaly_map, mask, item.photo)
+            yield ScoredImage(sample, score, anomaly_map, mask, item.photo, item.size, item.image if inputs else None)
 
 
 def score_samples(
@@ -120,14 +126,19 @@ def score_samples(
     device: torch.device | str = "cpu",
     skip_bad: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
+    previews: bool = False,
 ) -> Scoring:
-    """All of `score_each`; what was skipped is listed in `skipped`."""
+    """All of `score_each`; what was skipped is listed in `skipped`. `previews`: small photographs for the report."""
     samples = list(samples)
     scoring, started = Scoring(), time.perf_counter()
-    for one in score_each(model, preprocess, reader, samples, device, skip_bad):
+    for one in score_each(model, preprocess, reader, samples, device, skip_bad, inputs=previews):
         if isinstance(one, Skipped):
             scoring.skipped.append(asdict(one))
         else:
+            if one.input is not None:
+                paused = time.perf_counter()
+                one.preview, one.input = preview(one.input.cpu(), preprocess), None
+                started += time.perf_counter() - paused  # it is no part of scoring
             scoring.images.append(one)
         if progress:
             progress("score", len(scoring.images) + len(scoring.skipped), len(samples))

@@ -1,0 +1,2 @@
+"use strict";
+applyLanguage(); // draws everything

@@ -1,0 +1,63 @@
+"""Pages that work without a server: a template with styles, scripts, texts and data placed into one file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+FOLDER = files("adcore.evaluation") / "web"
+
+
+def read(name: str) -> str:
+    """A file of the folder `web`."""
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+@cache
+def texts() -> dict[str, dict[str, str]]:
+    """All texts of the pages: key -> language ("en", "ko") -> text."""
+    return json.loads(read("texts.json"))
+
+
+def in_script(value: Any) -> str:
+    """`value` as JSON that no text in it can end: `<` is escaped. Raises ValueError for NaN and infinity."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def render(template: str, scripts: Sequence[str], data: Any, **values: Any) -> str:
+    """The page: `template` with `values`, the files `scripts` in order, and `data`, which scripts find as DATA.
+
+    Only these scripts run: the page's security policy names their digests and allows nothing from outside.
+    """
+    from jinja2 import DictLoader, Environment, StrictUndefined
+
+    sources = [read(name) for name in scripts]
+    digests = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in sources]
+    environment = Environment(
+        loader=DictLoader({name: read(name) for name in (template, "common.html.j2", "interactive.html.j2")}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number)
+    environment.globals.update(texts=texts())
+    return environment.get_template(template).render(
+        style=read("page.css"),
+        scripts=sources,
+        script_policy=" ".join(f"'sha256-{one}'" for one in digests) or "'none'",
+        texts_json=in_script(texts()),
+        data_json=in_script(data),
+        **values,
+    )
+
+
+def number(value: float, digits: int = 4) -> str:
+    """`digits` significant digits; no exponent for common magnitudes."""
+    return f"{value:,.0f}" if 10**digits <= abs(value) < 1e9 else f"{value:.{digits}g}"
