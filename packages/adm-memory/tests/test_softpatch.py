@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from adcore.registry import create_model
-from adcore.testing.tiny import fit_tiny, tiny_images
+from adcore.testing.tiny import fit_tiny, tiny_batches, tiny_images
+from adcore.training.plan import Plan
+from adcore.training.trainer import Trainer
 from adm_memory.denoise import compacted, least_suspicious, local_outlier_factors
 from sklearn.neighbors import LocalOutlierFactor
 
@@ -71,6 +73,14 @@ def test_scores_are_those_of_a_few_lines_of_numpy():
     distances = np.linalg.norm(new.numpy()[:, None] - bank, axis=2)
     nearest = distances.argmin(1)
     np.testing.assert_allclose(score, (distances.min(1) * weights[nearest]).max(), rtol=1e-3)
+
+
+def test_images_that_were_left_out_are_no_patches():
+    """Bad files are skipped: fewer images come than were announced."""
+    model = create_model("softpatch", **SMALL)
+    batches = tiny_batches(5, (64, 64), 1)
+    Trainer(model, Plan(batch_size=1), batches, num_images=9).run()
+    assert len(model.memory_bank) == int(0.1 * (5 * 256 - int(0.15 * 5 * 256)))
 
 
 def test_patchcore_leaves_out_as_many_on_request():

@@ -77,7 +77,7 @@ class PatchCore(BankModel):
             if self._patches is None:
                 self._patches = patches.new_empty(self._images * h * w, patches.shape[1])
             self._patches[self._filled : self._filled + len(patches)] = patches
-            self._filled += len(patches)
+            self._filled, self._positions = self._filled + len(patches), h * w
         yield from ()
 
     def on_fit_end(self, fit: Fit) -> None:
@@ -85,7 +85,7 @@ class PatchCore(BankModel):
         patches, factors = self._patches[: self._filled], None
         del self._patches
         if self.denoise == "lof":
-            factors = local_outlier_factors(patches.view(self._images, -1, patches.shape[1])).flatten()  # (N,)
+            factors = local_outlier_factors(patches.view(-1, self._positions, patches.shape[1])).flatten()  # (N,)
             kept = least_suspicious(factors, self.noise_ratio)
             patches, factors = compacted(patches, kept), factors[kept]
         self.keep(patches, factors, self.coreset(patches, fit), fit)
