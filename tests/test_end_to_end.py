@@ -44,6 +44,9 @@ def test_a_run_leaves_its_files_and_no_other(run) -> None:
     result = json.loads((run.folder / "result.json").read_text())
     assert result["test"]["values"]["image_auroc"] == run.metrics["image_auroc"]
     assert result["threshold"]["source"] == "test"
+    (spots,) = result["defects"]
+    assert (spots["defect"], spots["images"], spots["image_auroc"]) == ("spot", 3, run.metrics["image_auroc"])
+    assert spots["recall"] == run.metrics["recall"]
 
 
 def test_a_run_leaves_its_figures_as_text_and_pictures(run) -> None:

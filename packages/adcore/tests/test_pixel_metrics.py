@@ -70,6 +70,7 @@ def test_equal_to_scikit_learn_and_to_brute_force(ties):
         np.max(2 * precision * recall / (precision + recall + 1e-30)), abs=1e-9
     )
     assert metrics["aupro"] == pytest.approx(brute_aupro(maps, masks), abs=1e-9)
+    assert metrics["aupro_5"] == pytest.approx(brute_aupro(maps, masks, limit=0.05), abs=1e-9)
 
 
 @settings(deadline=None, max_examples=60)
@@ -83,6 +84,7 @@ def test_ties_of_any_kind_are_one_step(maps, masks):
     assert metrics["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-9)
     assert metrics["pixel_aupr"] == pytest.approx(average_precision_score(masks.ravel(), maps.ravel()), abs=1e-9)
     assert metrics["aupro"] == pytest.approx(brute_aupro(maps, masks), abs=1e-9)
+    assert metrics["aupro_5"] == pytest.approx(brute_aupro(maps, masks, limit=0.05), abs=1e-9)
 
 
 def test_small_regions_weigh_as_much_as_large_ones():
@@ -107,7 +109,9 @@ def test_perfect_and_inverted_maps():
     mask = np.zeros((8, 8), bool)
     mask[2:4, 2:5] = True
     perfect = pixel_metrics([mask.astype(np.float32)], [mask])
-    assert perfect.values == pytest.approx({"pixel_auroc": 1.0, "pixel_aupr": 1.0, "pixel_f1_max": 1.0, "aupro": 1.0})
+    assert perfect.values == pytest.approx(
+        {"pixel_auroc": 1.0, "pixel_aupr": 1.0, "pixel_f1_max": 1.0, "aupro": 1.0, "aupro_5": 1.0}
+    )
     assert max(perfect.values.values()) <= 1.0
     inverted = pixel_metrics([-mask.astype(np.float32)], [mask])
     assert inverted["pixel_auroc"] == inverted["aupro"] == 0.0

@@ -75,6 +75,7 @@ def run_record(
         "shots": data.shots,
         "test": measured.to_dict(),
         "test_image_auroc": measured.values.get("image_auroc"),
+        "defects": evaluation.defect_rows(test, artifact.threshold),
         "threshold": artifact.calibration.get("threshold"),
         "timings": {"ms_per_image": test.ms_per_image},
         "counts": counts,

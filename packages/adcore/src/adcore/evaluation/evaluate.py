@@ -64,6 +64,25 @@ def prediction_rows(scoring: Scoring, threshold: float | None) -> list[dict[str,
     ]
 
 
+def defect_rows(scoring: Scoring, threshold: float | None) -> list[dict[str, Any]]:
+    """One row a defect type, by name: `defect`, `images`, `image_auroc` against all normal images, `recall` at the threshold.
+
+    What is undefined, without a normal image or a threshold, is None.
+    """
+    normal = [image.score for image in scoring.images if image.sample.label == NORMAL]
+    types: dict[str, list[float]] = {}
+    for image in scoring.images:
+        if image.sample.label != NORMAL:
+            types.setdefault(image.sample.defect, []).append(image.score)
+    rows = []
+    for defect, scores in sorted(types.items()):
+        values = image_metrics([*normal, *scores], [0] * len(normal) + [1] * len(scores), threshold).values
+        rows.append(
+            {"defect": defect, "images": len(scores), "image_auroc": values["image_auroc"], "recall": values["recall"]}
+        )
+    return rows
+
+
 def write_predictions(path: Path, rows: list[dict[str, Any]]) -> None:
     """`predictions.csv`; reading a score gives the same float, text that looks like a formula begins with '."""
     if not rows:
