@@ -135,7 +135,7 @@ def test_undefined_is_null_with_the_reason():
         metrics = pixel_metrics([map_], masks)
         assert set(metrics.values.values()) == {None}
         assert all(reason in text for text in metrics.reasons.values())
-        assert len(metrics.reasons) == 4
+        assert len(metrics.reasons) == 5
     assert "no anomaly map" in pixel_metrics([], []).reasons["aupro"]
 
 

@@ -36,6 +36,7 @@ TITLES = {
     "pixel_aupr": "Pixel AUPR",
     "pixel_f1_max": "Pixel F1-max",
     "aupro": "AUPRO",
+    "aupro_5": "AUPRO at 5 % FPR",
 }
 MEANINGS = {name: (title, texts()[f"meaning.{name}"]["en"]) for name, title in TITLES.items()}
 HEADLINE = ("image_auroc", "pixel_auroc", "aupro")
