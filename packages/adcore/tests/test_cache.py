@@ -17,6 +17,7 @@ from adcore.data.samples import DatasetReader
 from adcore.errors import ConfigError
 from adcore.files import sha256_file
 from adcore.preprocess import Preprocess
+from adcore.request import choose_model
 from adcore.testing.tiny import write_tiny_mvtec
 
 POSIX = os.name == "posix"  # worker processes share what was made before they were forked
@@ -123,3 +124,29 @@ def test_room_that_is_not_to_be_had_is_one_line(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"cache=memory: \d+ MB for \d+ images are not to be had") as caught:
         make_cache("memory", 10**9, 3, (4096, 4096), None)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="only POSIX reserves blocks")
+def test_a_full_disk_is_one_line_before_anything_is_kept(tmp_path, monkeypatch) -> None:
+    cache = ImageCache(2, 3, (64, 64), tmp_path)
+    cache.close()
+
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(caches.os, "posix_fallocate", full)
+    with pytest.raises(ConfigError, match="cache=disk: .* No space left on device"):
+        make_cache("disk", 2, 3, (64, 64), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cache_is_a_setting_that_a_run_can_change(monkeypatch) -> None:
+    def chosen(**settings: str) -> str:
+        return choose_model("autoencoder", settings).plan.cache
+
+    assert chosen() == "auto"
+    monkeypatch.setenv("ADCORE_CACHE", "disk")
+    assert (chosen(), chosen(cache="off")) == ("disk", "off")
+    monkeypatch.setenv("ADCORE_CACHE", "ram")
+    with pytest.raises(ConfigError, match="ADCORE_CACHE must be auto, memory, disk or off, not 'ram'"):
+        chosen()

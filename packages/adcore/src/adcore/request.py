@@ -100,7 +100,10 @@ def choose_model(name: str, overrides: dict[str, Any]) -> ModelChoice:
         raise ConfigError(unknown_key_message(card.name, unknown, sorted({*fields, *PLAN_KEYS, *PREPROCESS_KEYS})))
     config = checked_config(card, kind, {k: v for k, v in overrides.items() if k in fields})
     plan_overrides = {k: v for k, v in overrides.items() if k in PLAN_KEYS and k not in fields}
-    plan = Plan.for_card(card, **{"seed": settings().seed, "num_workers": settings().num_workers, **plan_overrides})
+    plan = Plan.for_card(
+        card,
+        **{"seed": settings().seed, "num_workers": settings().num_workers, "cache": settings().cache, **plan_overrides},
+    )
     given = {key: value for key, value in plan_overrides.items() if key in UNUSED_IN_ONE_PASS}
     unused = [key for key, value in given.items() if value not in (None, Plan.model_fields[key].default)]
     notes = ()

@@ -25,6 +25,7 @@ class Settings:
     seed: int = 42
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
     num_workers: int = 0  # processes that read images; 0: threads of this one
+    cache: str = "auto"  # where training keeps images that were read once: auto, memory, disk, off
     pin_memory: bool = False  # batches in page-locked memory, which a GPU copies from faster
     persistent_workers: bool = True  # False: new processes that read in every epoch
     allow_downloads: bool = False
@@ -57,6 +58,12 @@ def _device(value: Any) -> str:
     raise ValueError
 
 
+def _cache(value: Any) -> str:
+    if value in ("auto", "memory", "disk", "off"):
+        return value
+    raise ValueError
+
+
 def _switch(value: Any) -> bool:
     return value if isinstance(value, bool) else _SWITCH[str(value).lower()]
 
@@ -69,6 +76,7 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], Any], str]] = {  # key -> (its check,
     "seed": (_whole_number(0, 2**32), "a whole number from 0 to 4294967295"),
     "device": (_device, "auto, cpu, cuda, cuda:1, ..."),
     "num_workers": (_whole_number(0, 1025), "a whole number from 0 to 1024"),
+    "cache": (_cache, "auto, memory, disk or off"),
     "pin_memory": (_switch, "true or false"),
     "persistent_workers": (_switch, "true or false"),
     "allow_downloads": (_switch, "true or false"),

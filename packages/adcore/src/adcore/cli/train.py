@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=int)
 @click.option("--seed", type=int)
 @click.option("--num-workers", type=int, help="Processes that read images.")
+@click.option("--cache", type=click.Choice(["auto", "memory", "disk", "off"]), help="Where images are kept once read.")
 @click.option("--val-split", type=click.Choice(["none", "from_train", "from_test"]), help="Validation images.")
 @click.option("--val-ratio", type=float, help="Part that --val-split takes [0.2]; alone it means from_train.")
 @click.option("--shots", type=int, help="Train on so many normal images, drawn by the seed; the rest is not used.")
@@ -47,6 +48,7 @@ def command(
     batch_size: int | None,
     seed: int | None,
     num_workers: int | None,
+    cache: str | None,
     val_split: str | None,
     val_ratio: float | None,
     shots: int | None,
@@ -59,7 +61,7 @@ def command(
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder of the run to go on with")
     chosen_device = apply_globals(device, backbone_dir)
-    named = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "num_workers": num_workers}
+    named = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "num_workers": num_workers, "cache": cache}
     overrides = parse_settings(pairs) | {key: value for key, value in named.items() if value is not None}
     from adcore.request import choose_model  # heavy from here on
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -98,5 +99,8 @@ def _room(size: int, folder: Path | None) -> mmap.mmap:
     if folder is None:
         return mmap.mmap(-1, size)
     with tempfile.TemporaryFile(dir=folder) as file:  # without a name on POSIX; mapped, it lives on
-        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):  # its blocks, too: a disk that is full would end the process as it writes
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
         return mmap.mmap(file.fileno(), size)
