@@ -24,6 +24,7 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "train": "Train, evaluate and report.",
     "run": "Run experiments: the models, domains and seeds of a conditions file.",
     "analyze": "Print tables of a session, with transfer ratios and significance tests.",
+    "report": "Write one page that compares many runs: leaderboard, heat map, seeds, ROC curves.",
     "evaluate": "Evaluate a trained model on a dataset.",
     "threshold": "Give a trained model another threshold, without training it again.",
     "predict": "Predict an image or a folder with a trained model.",

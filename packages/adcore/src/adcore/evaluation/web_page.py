@@ -40,7 +40,7 @@ def render(template: str, scripts: Sequence[str], data: Any, **values: Any) -> s
     sources = [read(name) for name in scripts]
     digests = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in sources]
     environment = Environment(
-        loader=DictLoader({name: read(name) for name in (template, "common.html.j2", "interactive.html.j2")}),
+        loader=DictLoader({name: read(name) for name in {template, "common.html.j2", "interactive.html.j2"}}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

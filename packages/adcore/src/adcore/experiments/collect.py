@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Measured:
     seed: int
     result: dict[str, Any]  # of result.json
     settings: dict[str, Any] = field(default_factory=dict)  # as they were written
+    folder: Path | None = None  # of its files
 
     @property
     def domains(self) -> dict[tuple[str, str], dict[str, Any]]:
@@ -125,13 +126,13 @@ def _of_sessions(folders: Sequence[Path]) -> tuple[list[Measured], list[str]]:
         for run in session.runs:
             result = session.result(run)
             if result:
-                found.append((run, result, _settings(session.path(run))))
+                found.append((run, result, session.path(run)))
             else:
                 missing.append(f"{run.name} (seed {run.seed}): {run.state}{': ' if run.error else ''}{run.error}")
     names = _method_names([run for run, *_ in found])
     runs = [
-        Measured(names[run.name], run.model, run.mode, run.source, run.seed, result, settings)
-        for run, result, settings in found
+        Measured(names[run.name], run.model, run.mode, run.source, run.seed, result, _settings(folder), folder)
+        for run, result, folder in found
     ]
     return runs, missing
 
@@ -148,14 +149,23 @@ def _plain(results: Path) -> list[Measured]:
             result = {"source_results": values, "target_results": {}, "domain_results": {}, **record, "mode": "single"}
             result["peak_memory_mb"] = record.get("peak_memory_mb") or {"process": float("nan")}
             runs.append(
-                Measured(record["model"], record["model"], "single", category, record["plan"]["seed"], result, settings)
+                Measured(
+                    record["model"],
+                    record["model"],
+                    "single",
+                    category,
+                    record["plan"]["seed"],
+                    result,
+                    settings,
+                    file.parent,
+                )
             )
         except (ValueError, KeyError, TypeError):
             continue  # of `adcore evaluate` or of another program
     datasets = {run.source.partition("/")[0] for run in runs}
     if len(datasets) > 1:
         return runs
-    return [Measured(r.method, r.model, r.mode, r.source.partition("/")[2], r.seed, r.result, r.settings) for r in runs]
+    return [replace(run, source=run.source.partition("/")[2]) for run in runs]
 
 
 def _settings(folder: Path) -> dict[str, Any]:
