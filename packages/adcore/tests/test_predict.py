@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -305,3 +306,64 @@ def test_overlays_take_their_range_from_normal_images_of_the_calibration(tmp_pat
         list(predict_files(predictor, tmp_path / str(number), tmp_path / f"out{number}"))
         drawn.append((tmp_path / f"out{number}" / "overlays" / "a.png.png").read_bytes())
     assert drawn[0] == drawn[1]
+
+
+NOBODY = 2**31 - 2  # no process has this number
+
+
+def killed_at(rows: int, model: Path, source: Path, out: Path, origin: str = "") -> Path:
+    """A copy of `out` as a kill after so many rows leaves it, with a last row that is cut."""
+    predicting = predict_files(load(model), source, out, origin=origin)
+    for _ in range(rows):
+        next(predicting)
+    left = out.with_name("killed")
+    (begun,) = out.glob(".adcore-*.predict")
+    shutil.copytree(begun, left / f".adcore-{NOBODY}-0.tmp.predict")
+    predicting.close()
+    with open(left / f".adcore-{NOBODY}-0.tmp.predict" / "predictions.csv", "a", encoding="utf-8") as file:
+        file.write(str(source / "04.png") + ",0.1")
+    return left
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files(folder) if not name.startswith(".")}
+
+
+def test_a_killed_prediction_goes_on_and_ends_with_the_same_files(model, tmp_path, monkeypatch) -> None:
+    for i in range(8):
+        write(tmp_path / "in" / f"{i:02}.png", 20 * i)
+    list(predict_files(load(model), tmp_path / "in", tmp_path / "whole"))
+    left = killed_at(4, model, tmp_path / "in", tmp_path / "out")
+    (lost,) = left.rglob("maps/02.png.tiff")
+    lost.write_bytes(b"")  # as a power cut leaves it
+    decoded: list[str] = []
+    original = DatasetReader.image
+    monkeypatch.setattr(
+        DatasetReader, "image", lambda self, one: decoded.append(one.image_path.name) or original(self, one)
+    )
+    rows = list(predict_files(load(model), tmp_path / "in", left, resume=True))
+    assert sorted(decoded) == ["02.png", "04.png", "05.png", "06.png", "07.png"]
+    assert len(rows) == 5
+    whole, resumed = contents(tmp_path / "whole"), contents(left)
+    tables = [part.pop("predictions.csv").splitlines() for part in (whole, resumed)]
+    assert whole == resumed
+    assert sorted(tables[0]) == sorted(tables[1])
+    assert not list(left.glob(".adcore-*"))
+
+
+def test_a_killed_prediction_of_another_model_is_not_continued(model, tmp_path) -> None:
+    for i in range(3):
+        write(tmp_path / "in" / f"{i:02}.png")
+    left = killed_at(1, model, tmp_path / "in", tmp_path / "out", origin="one")
+    with pytest.raises(DataError, match="another model or source"):
+        list(predict_files(load(model), tmp_path / "in", left, origin="two", resume=True))
+
+
+def test_resume_on_the_command_line(model, tmp_path, run_cli) -> None:
+    for i in range(3):
+        write(tmp_path / "in" / f"{i:02}.png")
+    assert run_cli("predict", model, tmp_path / "in", "--out", tmp_path / "out", "--resume")[0] == 0
+    assert len(table(tmp_path / "out")) == 3
+    code, _, err = run_cli("predict", model, tmp_path / "in", "--out", tmp_path / "out", "--resume")
+    assert (code, "not empty" in err) == (2, True)
+    assert run_cli("predict", model, tmp_path / "in", "--resume")[0] == 2

@@ -29,9 +29,10 @@ def plain(text: str) -> str:
 class Writer:
     """Writes rows, given as dicts, to an open CSV file; the first line holds the names of the columns."""
 
-    def __init__(self, file: IO[str], columns: Sequence[str]) -> None:
+    def __init__(self, file: IO[str], columns: Sequence[str], header: bool = True) -> None:
         self._writer = csv.DictWriter(file, columns)
-        self._writer.writeheader()
+        if header:
+            self._writer.writeheader()
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row; ValueError for a key that is no column."""

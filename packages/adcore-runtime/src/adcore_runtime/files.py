@@ -70,12 +70,22 @@ def removed_on_failure(folder: Path, unless: Path | None = None) -> Iterator[Non
 
 def remove_leftovers(folder: Path, *below: str) -> None:
     """Delete what a killed process left half-written in `folder` itself, and anywhere in its folders called `below`."""
+    for path in leftovers(folder, *below):
+        with suppress(OSError):  # Windows keeps a file that a process has open
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def only_leftovers(folder: Path) -> bool:
+    """Whether nothing but temporary files, of this or other processes, and the files of a lock are in `folder`."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return all(name in (LOCK, OWNER) or _TEMPORARY.match(name) for name in names)
+
+
+def leftovers(folder: Path, *below: str) -> list[Path]:
+    """What `remove_leftovers` deletes: temporary files and folders of processes that are no longer there."""
     found = [*folder.glob(".adcore-*"), *(path for name in below for path in (folder / name).rglob(".adcore-*"))]
-    for path in found:
-        temporary = _TEMPORARY.match(path.name)
-        if temporary and not _is_running(int(temporary[1])):
-            with suppress(OSError):  # Windows keeps a file that a process has open
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    named = [(path, _TEMPORARY.match(path.name)) for path in found]
+    return [path for path, temporary in named if temporary and not _is_running(int(temporary[1]))]
 
 
 def new_folder(path: Path, overwrite: bool) -> Path:

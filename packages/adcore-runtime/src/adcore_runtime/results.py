@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from adcore_runtime.csv_cells import Writer
+from adcore_runtime.csv_cells import Writer, plain
 from adcore_runtime.errors import DataError
-from adcore_runtime.files import remove_leftovers, removed_on_failure
+from adcore_runtime.files import leftovers, remove_leftovers, removed_on_failure
 from adcore_runtime.listing import is_image
 from adcore_runtime.overlay import colour_range, write_overlay
 
 TABLE, MAPS, OVERLAYS = "predictions.csv", "maps", "overlays"
+ORIGIN = "origin.txt"  # in a folder that is not finished: the model and the source that its rows are of
 COLUMNS = ("path", "score", "normalized_score", "predicted", "map", "overlay")
 LONGEST = 180  # bytes of a name; most file systems end at 255, some that encrypt at 143 characters
 
@@ -28,9 +30,17 @@ class Results:
     """Writes rows, maps and overlays into `folder`."""
 
     def __init__(self, folder: Path, root: Path, normal_maps: tuple[float, float] | None) -> None:
-        self.folder, self.root, self.normal_maps, self.count = folder, root, normal_maps, 0
-        self._file = open(folder / TABLE, "w", newline="", encoding="utf-8")  # noqa: SIM115
-        self._writer = Writer(self._file, COLUMNS)
+        self.folder, self.root, self.normal_maps = folder, root, normal_maps
+        rows = _complete_rows(folder)
+        self.done = {plain(row["path"]) for row in rows}  # images whose rows a killed process has written
+        self.count = len(rows)
+        with open(folder / f"{TABLE}.new", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(folder / f"{TABLE}.new", folder / TABLE)
+        self._file = open(folder / TABLE, "a", newline="", encoding="utf-8")  # noqa: SIM115
+        self._writer = Writer(self._file, COLUMNS, header=False)
 
     def add(
         self, path: Path, anomaly_map: np.ndarray | None, photo: np.ndarray | None, row: dict[str, Any]
@@ -51,6 +61,7 @@ class Results:
             low, high = colour_range(anomaly_map, self.normal_maps)
             write_overlay(self.folder / row["overlay"], photo, anomaly_map, low, high)
         self._writer.write(row)
+        self._file.flush()  # what is written stays, should the process be killed
         self.count += 1
         return row
 
@@ -60,15 +71,22 @@ class Results:
 
 
 @contextmanager
-def results_folder(out: Path, root: Path, normal_maps: tuple[float, float] | None) -> Iterator[Results]:
+def results_folder(
+    out: Path, root: Path, normal_maps: tuple[float, float] | None, origin: str = "", resume: bool = False
+) -> Iterator[Results]:
     """Results that are moved to `out` at the end, in place of those of an earlier run there; on a failure none are left.
 
-    `root` is the folder whose structure the maps and overlays repeat. Raises DataError when there was no row.
+    `root` is the folder whose structure the maps and overlays repeat. `resume` begins with what a killed process has left
+    there. Raises DataError when there was no row, or where `origin` (model and source) was another one.
     """
     staging = out / f".adcore-{os.getpid()}-0.tmp.predict"
     with removed_on_failure(out):
-        remove_leftovers(out)
-        staging.mkdir(parents=True)
+        if resume:
+            _take_over(out, staging, origin)
+        else:
+            remove_leftovers(out)
+        staging.mkdir(parents=True, exist_ok=resume)
+        (staging / ORIGIN).write_text(origin, encoding="utf-8")
         try:
             results = Results(staging, root, normal_maps)
             try:
@@ -78,13 +96,41 @@ def results_folder(out: Path, root: Path, normal_maps: tuple[float, float] | Non
             if not results.count:
                 raise DataError(f"no image could be scored, so {TABLE} would be empty; see the skipped images")
             remove_earlier(out)
-            for file in sorted(path for path in staging.rglob("*") if path.is_file() and path != staging / TABLE):
+            kept = (staging / TABLE, staging / ORIGIN)
+            for file in sorted(path for path in staging.rglob("*") if path.is_file() and path not in kept):
                 target = out / file.relative_to(staging)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(file, target)
             os.replace(staging / TABLE, out / TABLE)  # last: it says that the others are complete
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _take_over(out: Path, staging: Path, origin: str) -> None:
+    """Make `staging` of the folder that a killed process has left in `out`; DataError where its origin is another one."""
+    unfinished = [staging, *leftovers(out)]  # a killed process may have had this one's number
+    left = [path for path in unfinished if path.name.endswith(".predict") and (path / ORIGIN).is_file()]
+    for path in left[:1]:
+        if (path / ORIGIN).read_text(encoding="utf-8") != origin:
+            raise DataError(
+                f"the results in {out} are of another model or source; choose another --out, or leave --resume out"
+            )
+        if path != staging:
+            os.rename(path, staging)
+
+
+def _complete_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of an unfinished table, as they stand there, whose last line may be cut and whose files must exist."""
+    if not (folder / TABLE).is_file():
+        return []
+    text = (folder / TABLE).read_bytes().decode("utf-8", "replace")
+    whole = io.StringIO(text[: text.rfind("\r\n") + 2], newline="")
+    rows = [row for row in csv.DictReader(whole) if None not in row.values() and None not in row]
+    return [row for row in rows if all(_is_written(folder, row[kind]) for kind in ("map", "overlay"))]
+
+
+def _is_written(folder: Path, name: str) -> bool:
+    return not name or ((folder / name).is_file() and (folder / name).stat().st_size > 0)
 
 
 def remove_earlier(out: Path) -> None:

@@ -17,10 +17,12 @@ from adcore.cli.start import import_libraries
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out, and list them.")
+@click.option("--resume", is_flag=True, help="Go on with what a killed command has left in --out.")
 def command(
     artifact: Path,
     source: Path,
     skip_bad: bool,
+    resume: bool,
     out: Path | None,
     overwrite: bool,
     device: str | None,
@@ -28,21 +30,24 @@ def command(
     as_json: bool,
 ) -> None:
     """Score an image or all images below a folder; --out keeps predictions.csv, maps (float TIFF) and overlays."""
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out, the folder of the command to go on with")
     import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
     from adcore_runtime.decisions import printed
 
     from adcore.data.dataset import Skipped
-    from adcore.files import folder_lock, new_folder
+    from adcore.files import folder_lock, new_folder, only_leftovers, sha256_file
     from adcore.inference.batch import predict_files
     from adcore.inference.predictor import load
 
     rows, skipped = [], []
     with folder_lock(out) if out else nullcontext():
         if out:
-            new_folder(out, overwrite)
+            new_folder(out, overwrite or (resume and only_leftovers(out)))
         predictor = load(artifact, chosen_device)
-        for one in predict_files(predictor, source, out, skip_bad):
+        origin = f"{sha256_file(artifact)} {source} {predictor.device}" if out else ""
+        for one in predict_files(predictor, source, out, skip_bad, origin, resume):
             bad = isinstance(one, Skipped)
             if as_json:
                 (skipped if bad else rows).append(asdict(one) if bad else one)

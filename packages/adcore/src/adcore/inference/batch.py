@@ -17,30 +17,39 @@ from adcore.inference.predictor import Predictor
 
 
 def predict_files(
-    predictor: Predictor, source: Path, out: Path | None = None, skip_bad: bool = False
+    predictor: Predictor,
+    source: Path,
+    out: Path | None = None,
+    skip_bad: bool = False,
+    origin: str = "",
+    resume: bool = False,
 ) -> Iterator[dict[str, Any] | Skipped]:
     """Score `source` image by image: a row (path, score, normalized_score, predicted) each, or a Skipped.
 
     With `out`, rows also name the files `map` and `overlay`, and the folder gets, once the iterator has ended,
     predictions.csv, maps/*.tiff (raw float32) and overlays/*.png. Each image is decoded once, and let go.
+    `resume` leaves out images whose results a killed process has left in `out`, if they are of the same `origin`.
     """
     samples = [Sample(path, "test", 0, "") for path in find_images(source)]
     root = source if source.is_dir() else source.parent
-    scored = score_each(
-        predictor.model,
-        predictor.preprocess,
-        DatasetReader(root),
-        samples,
-        predictor.device,
-        skip_bad,
-        photos=out is not None,
-    )
+
+    def scored(samples: list[Sample]) -> Iterator[ScoredImage | Skipped]:
+        return score_each(
+            predictor.model,
+            predictor.preprocess,
+            DatasetReader(root),
+            samples,
+            predictor.device,
+            skip_bad,
+            photos=out is not None,
+        )
+
     if out is None:
-        for one in scored:
+        for one in scored(samples):
             yield one if isinstance(one, Skipped) else _row(predictor, one)
         return
-    with results_folder(out, root, predictor.normal_maps) as results:
-        for one in scored:
+    with results_folder(out, root, predictor.normal_maps, origin, resume) as results:
+        for one in scored([sample for sample in samples if str(sample.image_path) not in results.done]):
             yield (
                 one
                 if isinstance(one, Skipped)
