@@ -362,7 +362,9 @@ def test_a_killed_prediction_of_another_model_is_not_continued(model, tmp_path) 
 def test_resume_on_the_command_line(model, tmp_path, run_cli) -> None:
     for i in range(3):
         write(tmp_path / "in" / f"{i:02}.png")
-    assert run_cli("predict", model, tmp_path / "in", "--out", tmp_path / "out", "--resume")[0] == 0
+    assert (
+        run_cli("predict", model.parent, tmp_path / "in", "--out", tmp_path / "out", "--resume")[0] == 0
+    )  # a run's folder
     assert len(table(tmp_path / "out")) == 3
     code, _, err = run_cli("predict", model, tmp_path / "in", "--out", tmp_path / "out", "--resume")
     assert (code, "not empty" in err) == (2, True)

@@ -36,17 +36,19 @@ def command(
     chosen_device = apply_globals(device, backbone_dir)
     from adcore_runtime.decisions import printed
 
+    from adcore.artifact import read_header
     from adcore.data.dataset import Skipped
-    from adcore.files import folder_lock, new_folder, only_leftovers, sha256_file
+    from adcore.files import folder_lock, new_folder, only_leftovers
     from adcore.inference.batch import predict_files
     from adcore.inference.predictor import load
+    from adcore.tensorfile import CHECKSUM
 
     rows, skipped = [], []
     with folder_lock(out) if out else nullcontext():
         if out:
             new_folder(out, overwrite or (resume and only_leftovers(out)))
         predictor = load(artifact, chosen_device)
-        origin = f"{sha256_file(artifact)} {source} {predictor.device}" if out else ""
+        origin = f"{read_header(artifact)[CHECKSUM]} {source.absolute()} {predictor.device}" if out else ""
         for one in predict_files(predictor, source, out, skip_bad, origin, resume):
             bad = isinstance(one, Skipped)
             if as_json:
