@@ -40,6 +40,12 @@ def test_a_threshold_from_normal_images(model, data, tmp_path, run_cli) -> None:
     assert changed.predict(image).score == adcore.load(model).predict(image).score
     code, _, err = run_cli(*arguments)
     assert (code, "exists already" in err) == (2, True)
+    code, printed, _ = run_cli("info", out)
+    assert code == 0
+    assert f"{changed.artifact.threshold:.6g} (conformal:0.1, chosen on test images)" in printed
+    assert "mvtec part, 24 normal images, seed 42" in printed
+    assert "padim-resnet18 (adm-memory 0.1.0)" in printed
+    assert json.loads(run_cli("info", out, "--json")[1])["calibration"]["threshold"]["normal_images"] == 12
     code, printed, _ = run_cli(*arguments, "--overwrite", "--json")
     assert json.loads(printed)["threshold"]["value"] == changed.artifact.threshold
 

@@ -1,4 +1,4 @@
-"""`adcore info NAME`: what a model, a dataset layout or an exported model is, and every setting that it takes."""
+"""`adcore info NAME`: what a model, a dataset layout, a trained or an exported model is, and every setting that it takes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ COST = {"light": "a CPU is enough", "medium": "trains on a CPU, faster on a GPU"
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Machine readable.")
 def command(name: str, as_json: bool) -> None:
-    """Show a model's idea, defaults, settings and needs, the layout and options of a dataset, or an exported MODEL.onnx."""
-    if name.endswith(".onnx"):
-        _show_exported(Path(name), as_json)
+    """Show a model's idea, defaults, settings and needs, a dataset's layout and options, or a MODEL.safetensors or .onnx."""
+    if name.endswith((".onnx", ".safetensors")):
+        (_show_exported if name.endswith(".onnx") else _show_trained)(Path(name), as_json)
         return
     known = load_plugins().aliases
     if name in known[DatasetCard] and name not in known[ModelCard]:
@@ -60,9 +60,7 @@ def _show_model(card: ModelCard, as_json: bool) -> None:
         + (", unlabelled images" if card.unlabelled else ""),
     }
     click.echo(f"{card.name}: {card.title} ({card.year})")
-    for key, value in facts.items():
-        if value:
-            click.echo(f"  {key + ':':13}{value}")
+    _show_facts(facts)
     click.echo("  settings (--set KEY=VALUE):")
     for key, kind, default, meaning in rows:
         click.echo(f"    {key} = {default!r}  [{kind}] {meaning}")
@@ -72,6 +70,41 @@ def _show_model(card: ModelCard, as_json: bool) -> None:
 def _licences(card: ModelCard) -> list[str]:
     code = [f"code {card.licence}"] if card.licence else []
     return code + [f"weights of {name}: {backbone_card(name).licence}" for name in card.required_backbones]
+
+
+def _show_facts(facts: dict[str, str]) -> None:
+    for key, value in facts.items():
+        if value:
+            click.echo(f"  {key + ':':13}{value}")
+
+
+def _show_trained(path: Path, as_json: bool) -> None:
+    from adcore.artifact import read_header
+
+    header = read_header(path)
+    if as_json:
+        click.echo(json.dumps(header, indent=2))
+        return
+    training, preprocess, threshold = header["training"], header["preprocess"], header["calibration"].get("threshold")
+    counts = training.get("counts", {}).get("train", {})
+    shown = "none"
+    if threshold:
+        where = f", chosen on {threshold['source']} images" if threshold["source"] else ""
+        shown = f"{threshold['value']:.6g} ({threshold['method']}{where})"
+    weights = (f"{b['backbone']} ({'inside' if b['inside'] else b['source']})" for b in header["backbones"])
+    click.echo(f"{path}: trained by adcore {header['versions'].get('adcore', '?')}")
+    _show_facts(
+        {
+            "model": f"{header['model']} ({header['package']} {header['package_version']})",
+            "trained on": f"{training.get('dataset')} {training.get('category')}, {counts.get('normal', '?')} normal images, "
+            f"seed {training.get('seed')}",
+            "weights": ", ".join(weights),
+            "input": ", ".join(f"{key} {value}" for key, value in preprocess.items() if value is not None),
+            "threshold": shown,
+            "note": (threshold or {}).get("note", ""),
+            "settings": ", ".join(f"{key}={value}" for key, value in header["config"].items()),
+        }
+    )
 
 
 def _show_exported(path: Path, as_json: bool) -> None:
@@ -95,8 +128,7 @@ def _show_exported(path: Path, as_json: bool) -> None:
         "threshold": "none" if calibration.threshold is None else f"{calibration.threshold:.6g}",
     }
     click.echo(f"{path}: exported by adcore")
-    for key, value in facts.items():
-        click.echo(f"  {key + ':':13}{value}")
+    _show_facts(facts)
     measured = record.get("check")
     if measured:
         click.echo(f"  compared with the model on {measured['images']} images ({measured['source']}):")
