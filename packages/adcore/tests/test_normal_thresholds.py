@@ -77,6 +77,28 @@ def test_what_is_promised_stands_with_the_threshold():
 
 
 @pytest.mark.parametrize(
+    ("method", "scores", "says"),
+    [
+        ("evt:0.001", np.ones(100), "all equal"),
+        ("quantile:0.9*1.4", -np.arange(50.0), "needs a positive one"),
+        ("conformal:0.01", np.arange(50.0), "needs 99 normal images"),
+    ],
+)
+def test_what_the_scores_do_not_allow_is_noted_and_the_trained_model_is_not_lost(method, scores, says):
+    chosen = choose_threshold(method, scores, np.zeros(len(scores)), "val")
+    assert (chosen.method, chosen.false_alarm_rate) == ("normal_p95", None)
+    assert says in chosen.note
+    assert "95th percentile" in chosen.note
+    assert chosen.value == choose_threshold("normal_p95", scores, np.zeros(len(scores)), "val").value
+
+
+def test_nothing_is_promised_on_images_that_were_trained_on():
+    chosen = choose_threshold("conformal:0.1", np.arange(50.0), np.zeros(50), "train")
+    assert chosen.false_alarm_rate is None
+    assert "chosen on training images" in chosen.note
+
+
+@pytest.mark.parametrize(
     ("method", "says"),
     [
         ("conformal:0", "between 0 and 1"),

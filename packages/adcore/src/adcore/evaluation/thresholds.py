@@ -87,18 +87,23 @@ def choose_threshold(method: str, scores: Any, labels: Any, source: str = "") ->
 
     `method` is a key of THRESHOLDS, or a rule for normal images such as "conformal:0.01". `source` says which images the
     scores are of ("val", "test", "train"). Where there is no anomalous one, the methods that need some become `normal_p95`,
-    and the note says so. Raises ConfigError for an unknown method, DataError without a normal score, or with too few for
-    the rule.
+    and the note says so; so does a rule that these scores do not allow, since the model is trained by now (`check_method`
+    refuses it before). Raises ConfigError for an unknown method, DataError without a normal score.
     """
     check_method(method)
-    rule, rate, interval = parse_rule(method), None, None
+    rule, value, rate, interval = parse_rule(method), None, None, None
     scores, labels = checked_scores(scores, labels)
     if labels.all():
         raise DataError("a threshold needs scores of normal images; add normal images to the validation or test set")
     notes, normal = [], scores[~labels]
     if rule is not None:
-        method, rate = str(rule), rule.rate
-        notes.append(rule.note(len(normal)))
+        try:
+            value, interval = rule.choose(normal)
+            method, rate = str(rule), None if source == "train" else rule.rate
+            notes.append(rule.note(len(normal)))
+        except DataError as error:
+            notes.append(f"{error}; the 95th percentile of the normal scores is used instead")
+            method = "normal_p95"
     elif method != "normal_p95" and not labels.any():
         notes.append(
             f"no anomalous image to choose {method} on: the 95th percentile of the normal scores is used instead"
@@ -110,8 +115,9 @@ def choose_threshold(method: str, scores: Any, labels: Any, source: str = "") ->
         notes.append(
             "chosen on training images: images that the model was not trained on score higher, and more are flagged"
         )
-    with np.errstate(over="ignore"):  # said below
-        value, interval = rule.choose(normal) if rule is not None else (THRESHOLDS[method](scores, labels), None)
+    if value is None:
+        with np.errstate(over="ignore"):  # said below
+            value = THRESHOLDS[method](scores, labels)
     if not np.isfinite(value):
         raise DataError(
             f"the threshold by {method} is {value}: the scores reach the end of float32; train the model again"
