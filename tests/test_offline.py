@@ -34,6 +34,7 @@ NETWORK_MODULES = {"urllib", "requests", "http", "httpx", "socket", "huggingface
 MAY_USE_THEM = {
     "adcore/backbones/pull.py": {"urllib"},  # downloads, when asked to
     "adcore/bundle.py": {"urllib"},  # parses file:// addresses
+    "adcore/experiments/comparison.py": {"urllib"},  # writes the links of a page
     "adcore/testing/offline.py": {"socket"},  # forbids it
 }
 

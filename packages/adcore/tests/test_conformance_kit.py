@@ -148,6 +148,21 @@ class MapDependsOnBatch(Right):
         found = super().forward(images)
         return Prediction(found.score, found.anomaly_map - found.anomaly_map.mean())
 """,
+    "test_groups": """
+class DependsOnItsGroup(Right):
+    group = 2
+
+    def forward(self, images):
+        found = super().forward(images)
+        return Prediction(found.score * (1 + 1e-6 * len(images)), found.anomaly_map)
+
+class MapDependsOnItsGroup(Right):
+    group = 2
+
+    def forward(self, images):
+        found = super().forward(images)
+        return Prediction(found.score, found.anomaly_map * (1 + 1e-6 * len(images)))
+""",
     "test_learns": """
 class NothingToOptimise(Right):
     def configure_optimizers(self, plan):
