@@ -70,10 +70,12 @@ def defect_rows(scoring: Scoring, threshold: float | None) -> list[dict[str, Any
     What is undefined, without a normal image or a threshold, is None.
     """
     normal = [image.score for image in scoring.images if image.sample.label == NORMAL]
+    alone = len({image.sample.category for image in scoring.images}) < 2
     types: dict[str, list[float]] = {}
     for image in scoring.images:
         if image.sample.label != NORMAL:
-            types.setdefault(image.sample.defect, []).append(image.score)
+            name = image.sample.defect if alone else f"{image.sample.category}/{image.sample.defect}"
+            types.setdefault(name, []).append(image.score)
     rows = []
     for defect, scores in sorted(types.items()):
         values = image_metrics([*normal, *scores], [0] * len(normal) + [1] * len(scores), threshold).values

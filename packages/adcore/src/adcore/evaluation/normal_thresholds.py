@@ -31,9 +31,9 @@ class NormalRule:
     factor: float = 1.0
 
     @property
-    def rate(self) -> float:
-        """The share of normal images that it lets be called anomalous; of a raised quantile an upper bound."""
-        return 1 - self.number if self.kind == "quantile" else self.number
+    def rate(self) -> float | None:
+        """The share of normal images that it promises (conformal) or estimates (evt) above it; a quantile says nothing."""
+        return None if self.kind == "quantile" else self.number
 
     @property
     def least(self) -> int:
@@ -67,7 +67,7 @@ class NormalRule:
         if self.kind == "evt":
             beyond = f"; {images} alone show no rate below {1 / count:.2g}" if self.rate * count < 1 else ""
             return f"{self.rate:.3g} of normal images are estimated above it, by the tail of {images}{beyond}"
-        return f"{self.rate:.3g} of {images} are above it" + (
+        return f"{1 - self.number:.3g} of {images} are above it" + (
             f" before the factor {self.factor:g}" * (self.factor != 1)
         )
 

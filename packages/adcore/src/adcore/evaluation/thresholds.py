@@ -100,7 +100,7 @@ def choose_threshold(method: str, scores: Any, labels: Any, source: str = "") ->
         try:
             value, interval = rule.choose(normal)
             method, rate = str(rule), None if source == "train" else rule.rate
-            notes.append(rule.note(len(normal)))
+            notes += [] if source == "train" else [rule.note(len(normal))]
         except DataError as error:
             notes.append(f"{error}; the 95th percentile of the normal scores is used instead")
             method = "normal_p95"
@@ -113,7 +113,7 @@ def choose_threshold(method: str, scores: Any, labels: Any, source: str = "") ->
         notes.append("chosen on the test set: precision, recall, accuracy and F1 at this threshold are optimistic")
     if source == "train":
         notes.append(
-            "chosen on training images: images that the model was not trained on score higher, and more are flagged"
+            f"chosen on {len(normal)} training images: others score higher, and more of them are flagged than any rate says"
         )
     if value is None:
         with np.errstate(over="ignore"):  # said below
