@@ -1,4 +1,4 @@
-"""A training of several epochs on large PNG files, with and without keeping the preprocessed images: `hatch run bench -k once -s`.
+"""A training of several epochs on large PNG files that are read once, or in every epoch: `hatch run bench -k once -s`.
 
 Wanted: 0.65. Two cores reach 0.83, since a thread decodes the next batch while the model works on this one.
 """
