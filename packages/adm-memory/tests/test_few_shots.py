@@ -120,3 +120,9 @@ def test_few_images_are_turned_and_many_are_not():
         model = fit_tiny("anomaly-dino", images=images, epochs=1, size=32, **SMALL)[0]
         assert len(model.memory_bank) == images * views * 8 * 8
     assert create_model("subspace-ad-efficientnet-lite0", weights="random").views is None
+
+
+def test_a_network_without_blocks_has_to_have_its_layers_named():
+    for name in ("subspace-ad", "anomaly-dino"):
+        with pytest.raises(ConfigError, match="name its layers"):
+            create_model(name, backbone="resnet18", weights="random")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from adcore.backbones.networks import describe_network
+from adcore.errors import ConfigError
 from adcore.registry import backbone_card
 from torch import Tensor
 from torchvision.transforms.v2.functional import InterpolationMode, center_crop, rotate
@@ -28,8 +29,16 @@ def turned(images: Tensor, views: int) -> Iterator[Tensor]:
 
 
 def layers_at(backbone: str, first: float, last: float) -> tuple[str, ...]:
-    """Names of a vision transformer's blocks from the share `first` of its depth to the share `last`, both included."""
-    depth = len(describe_network(backbone_card(backbone), num_classes=0).blocks)
+    """Names of a vision transformer's blocks from the share `first` of its depth to the share `last`, both included.
+
+    ConfigError for another network: its layers have to be named.
+    """
+    network = describe_network(backbone_card(backbone), num_classes=0)
+    if not hasattr(network, "pos_embed"):
+        raise ConfigError(
+            f"layers: backbone '{backbone}' is no vision transformer; name its layers, such as stride8,stride16"
+        )
+    depth = len(network.blocks)
     begin, end = (min(round(share * depth), depth - 1) for share in (first, last))
     return tuple(f"block{i}" for i in range(begin, end + 1))
 
