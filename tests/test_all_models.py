@@ -35,7 +35,7 @@ dinomaly-baseline dinomaly-reg-small dinomaly-reg-base dinomaly-reg-large
 dinomaly-gem dinomaly-focal dinomaly-aux dinomaly-scale
 supersimplenet supersimplenet-supervised
 uninet
-softpatch subspace-ad anomaly-dino
+softpatch subspace-ad anomaly-dino rad
 """.split()  # noqa: SIM905
 
 ALIASES = {
@@ -65,7 +65,7 @@ def names() -> set[str]:
 
 
 def test_all_of_them_are_installed() -> None:
-    assert len(PROMISED) == len(set(PROMISED)) == 59
+    assert len(PROMISED) == len(set(PROMISED)) == 60
     assert set(PROMISED) - names() == set()
 
 
@@ -86,6 +86,7 @@ def test_the_cards_say_what_a_user_has_to_know(run_cli) -> None:
         "SoftPatch",
         "SubspaceAD",
         "AnomalyDINO",
+        "RAD",
     }
     assert {card.licence for card in cards.values()} == {"Apache-2.0"}
     out = run_cli("info", "dinomaly-small-224")[1]

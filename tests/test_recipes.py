@@ -23,9 +23,9 @@ RUNS = {
     "multi_domain": 16,
     "dinomaly_study": 25,
     "memory_models": 5,
-    "benchmark_mvtec": 15 * 28,
-    "benchmark_visa": 12 * 28,
-    "benchmark_btad": 3 * 28,
+    "benchmark_mvtec": 15 * 29,
+    "benchmark_visa": 12 * 29,
+    "benchmark_btad": 3 * 29,
 }
 DOMAINS = [f"domain_{letter}" for letter in "ABCD"]
 TINY = {

@@ -16,7 +16,7 @@ from pathlib import Path
 import adcore
 import numpy as np
 
-MODELS = ["patchcore", "softpatch", "subspace-ad", "anomaly-dino"]
+MODELS = ["patchcore", "softpatch", "subspace-ad", "anomaly-dino", "rad"]
 SETS = {"hazelnut": "mvtec:mvtec/hazelnut", "magtile": "mvtec:magtile", "macaroni1": "visa:visa"}
 SHOTS = [1, 4, 16, None]
 SHARES = [0.05, 0.1, 0.2]

@@ -99,3 +99,13 @@ class TestAnomalyDINO(ModelConformance):
 class TestAnomalyDINOLite0(ModelConformance):
     model = "anomaly-dino-efficientnet-lite0"
     overrides: ClassVar = {"views": 2}
+
+
+class TestRAD(ModelConformance):
+    model = "rad"
+    image_size = 56
+    overrides: ClassVar = {"backbone": "dinov2_vit_small_14", "layers": ("block0", "block1")}
+
+
+class TestRADLite0(ModelConformance):
+    model = "rad-efficientnet-lite0"

@@ -123,6 +123,6 @@ def test_few_images_are_turned_and_many_are_not():
 
 
 def test_a_network_without_blocks_has_to_have_its_layers_named():
-    for name in ("subspace-ad", "anomaly-dino"):
+    for name in ("subspace-ad", "anomaly-dino", "rad"):
         with pytest.raises(ConfigError, match="name its layers"):
             create_model(name, backbone="resnet18", weights="random")

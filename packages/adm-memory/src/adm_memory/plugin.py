@@ -69,6 +69,19 @@ _ANOMALY_DINO = {
     "epochs": 1,
     "batch_size": 1,
 }
+_RAD = {
+    "licence": "Apache-2.0",
+    "training": "one-pass",
+    "target": "adm_memory.rad:RAD",
+    "family": "memory",
+    "title": "RAD",
+    "paper": "Zhang et al., Is Training Necessary for Anomaly Detection?, arXiv 2601.22763, 2026",
+    "year": 2026,
+    "summary": "Patch tokens of several layers; the score is the cosine distance to the nearest token around the same place, "
+    "in the training images that look most alike.",
+    "epochs": 1,
+    "batch_size": 1,
+}
 _DFM = {
     "licence": "Apache-2.0",
     "training": "one-pass",
@@ -163,6 +176,20 @@ def adcore_register_models() -> list[ModelCard]:
             config={"backbone": "tf_efficientnet_lite0", "layers": ("stride8", "stride16")},
             cost="light",
             **_ANOMALY_DINO,
+        ),
+        ModelCard(
+            name="rad",
+            config={"backbone": "dinov2_vit_base_14"},
+            image_size=448,
+            size_multiple=14,
+            published="- / 98.5 (multi-class, DINOv3 base)",
+            **_RAD,
+        ),
+        ModelCard(
+            name="rad-efficientnet-lite0",
+            config={"backbone": "tf_efficientnet_lite0", "layers": ("stride8", "stride16")},
+            cost="light",
+            **_RAD,
         ),
         ModelCard(name="dfkde", config={"backbone": "resnet50"}, **_DFKDE),
         ModelCard(
