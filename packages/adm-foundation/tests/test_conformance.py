@@ -94,6 +94,16 @@ class TestDinomalyRegLarge(DinomalyConformance):
     overrides = REGISTERS
 
 
+class TestDinomaly2(DinomalyConformance):
+    model = "dinomaly2"
+    overrides = REGISTERS
+
+
+class TestInpFormer(DinomalyConformance):
+    model = "inp-former"
+    overrides = REGISTERS
+
+
 class TestDinomalyGem(DinomalyConformance):
     model = "dinomaly-gem"
     overrides = SMALL

@@ -10,52 +10,23 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from adcore.backbones.networks import describe_network
-from adcore.backbones.transformer import TransformerFeatures
-from adcore.errors import ConfigError
-from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
-from adcore.registry import backbone_card
 from adcore.training.plan import Plan
 from einops import rearrange
 from pydantic import Field
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from adm_foundation.dinomaly_auxiliary import NoiseClassifier
 from adm_foundation.dinomaly_objectives import Focal, Gem, Plain, Scale, cosine_distances
-from adm_foundation.optimizers import StableAdamW
-
-SCORE_SIZE = (256, 256)  # maps are compared at this size, whatever the input's
-
-
-def token_encoder(backbone: str, target_layers: tuple[int, ...], weights: str) -> TransformerFeatures:
-    """The frozen DINOv2, whose tokens are not normalised and whose positions are resampled as DINOv2's own code does."""
-    card = backbone_card(backbone)
-    whole = describe_network(card)
-    if type(whole) is not VisionTransformer:
-        raise ConfigError(
-            f"backbone '{backbone}' is no plain vision transformer; choose dinov2_vit_base_14, for example"
-        )
-    if not 0 <= min(target_layers) <= max(target_layers) < len(whole.blocks):
-        raise ConfigError(
-            f"target_layers {target_layers}: backbone '{backbone}' has the layers 0 to {len(whole.blocks) - 1}"
-        )
-    return TransformerFeatures(backbone, [f"block{i}" for i in target_layers], weights, norm=False, antialias=False)
-
-
-class Mlp(nn.Module):
-    """Two linear layers; as the bottleneck its dropout is the only noise of the whole method."""
-
-    def __init__(self, dim: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim, bias=False)
-        self.fc2 = nn.Linear(4 * dim, dim, bias=False)
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, C)."""
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(self.drop(x))))))
+from adm_foundation.reconstruction import (
+    Mlp,
+    check_groups,
+    mean_of,
+    prediction_of,
+    small_weights,
+    stable_adamw,
+    token_encoder,
+)
 
 
 class LinearAttention(nn.Module):
@@ -79,6 +50,21 @@ class LinearAttention(nn.Module):
         return self.proj(rearrange((q @ context) / weight, "b h n d -> b n (h d)"))
 
 
+class NarrowMlp(nn.Module):
+    """Dinomaly2's bottleneck: a linear layer to few channels, then an MLP; dropout after each layer."""
+
+    def __init__(self, dim: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.narrow = nn.Linear(dim, width)
+        self.fc1 = nn.Linear(width, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(self.drop(self.narrow(x)))))))
+
+
 class DecoderBlock(nn.Module):
     """A pre-norm transformer block with linear attention."""
 
@@ -95,14 +81,10 @@ class DecoderBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-def mean_of(layers: list[Tensor], indices: tuple[int, ...] | None = None) -> Tensor:
-    """Mean of the tokens of some layers, of all where no indices are given."""
-    return torch.stack(layers if indices is None else [layers[i] for i in indices]).mean(0)
-
-
 class Dinomaly(AnomalyModel):
     """Encoder, noisy bottleneck, decoder; the score is the cosine distance between groups of encoder and decoder layers.
 
+    Dinomaly2 (Guo et al., arXiv 2510.17611) is the same with `recentred` targets and a narrow bottleneck.
     Input (B, 3, H, W), sides multiples of the encoder's patch size. Scores and maps lie in [0, 2]; with the auxiliary
     classifier its logits are averaged into them. The variants GEM, Focal, Aux and Scale are this project's own.
     """
@@ -128,6 +110,12 @@ class Dinomaly(AnomalyModel):
         mining_steps: Annotated[int, Field(ge=1, description="steps in which that share grows from 0")] = 1000,
         mining_factor: Annotated[float, Field(ge=0, le=1, description="gradients of easy locations times this")] = 0.1,
         max_ratio: Annotated[float, Field(gt=0, le=1, description="share of pixels whose mean is the score")] = 0.01,
+        recentred: Annotated[
+            bool, Field(description="Dinomaly2: patches are compared as they differ from the image's class token")
+        ] = False,
+        bottleneck_width: Annotated[
+            int | None, Field(ge=1, description="Dinomaly2: the bottleneck first narrows to so many channels")
+        ] = None,
         objective: Annotated[Literal["plain", "gem", "focal", "scale"], Field(description="loss and aggregation")] = (
             "plain"
         ),
@@ -142,25 +130,18 @@ class Dinomaly(AnomalyModel):
         ] = 0.5,
     ) -> None:
         super().__init__()
-        _check_groups(encoder_groups, len(target_layers), "encoder_groups")
-        _check_groups(decoder_groups, decoder_depth, "decoder_groups")
-        if len(encoder_groups) != len(decoder_groups):
-            raise ConfigError(
-                f"{len(encoder_groups)} encoder_groups need as many decoder_groups ({len(decoder_groups)})"
-            )
+        check_groups(encoder_groups, decoder_groups, len(target_layers), decoder_depth)
         self.encoder_groups, self.decoder_groups = encoder_groups, decoder_groups
         self.mining_share, self.mining_steps = mining_share, mining_steps
         self.max_ratio, self.auxiliary_weight, self.noise_seed = max_ratio, auxiliary_weight, 0
         self.encoder = token_encoder(backbone, target_layers, weights)
         dim, heads = self.encoder.channels[0], self.encoder.net.blocks[0].attn.num_heads
+        self.recentred = recentred
         self.bottleneck = Mlp(dim, bottleneck_dropout)
+        if bottleneck_width is not None:
+            self.bottleneck = NarrowMlp(dim, bottleneck_width, bottleneck_dropout)
         self.decoder = nn.ModuleList(DecoderBlock(dim, heads) for _ in range(decoder_depth))
-        for module in (*self.bottleneck.modules(), *self.decoder.modules()):
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.01, a=-0.03, b=0.03)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
+        small_weights([*self.bottleneck.modules(), *self.decoder.modules()])
         self.objective = {
             "plain": lambda: Plain(mining_factor),
             "gem": lambda: Gem(gem_p, mining_factor),
@@ -178,9 +159,16 @@ class Dinomaly(AnomalyModel):
             blocks.append(x)
         blocks.reverse()  # the first decoder block answers to the deepest encoder layers
         prefix = self.encoder.prefix
-        encoded = [mean_of(layers, group)[:, prefix:] for group in self.encoder_groups]
+        encoded = [self.target(mean_of(layers, group)) for group in self.encoder_groups]
         decoded = [mean_of(blocks, group)[:, prefix:] for group in self.decoder_groups]
         return encoded, decoded
+
+    def target(self, tokens: Tensor) -> Tensor:
+        """Encoder tokens (B, R + N, C) -> what the decoder is to give at the patches, (B, N, C)."""
+        patches = tokens[:, self.encoder.prefix :]
+        if not self.recentred:
+            return patches
+        return F.layer_norm(patches - tokens[:, :1], patches.shape[-1:])  # the first token is the class token
 
     def forward(self, images: Tensor) -> Prediction:
         """Score preprocessed images (B, 3, H, W): mean of the top `max_ratio` pixels of the blurred map."""
@@ -188,10 +176,7 @@ class Dinomaly(AnomalyModel):
         odd = self.objective.aggregate(cosine_distances(*self.reconstruct(layers)))  # (B, N)
         if self.auxiliary is not None:
             odd = (odd + self.auxiliary(self.fused(layers))) / 2
-        maps = upsample(odd.unflatten(1, self.grid(images)), images.shape[-2:], align_corners=True)
-        blurred = gaussian_blur(upsample(maps, SCORE_SIZE), sigma=4.0, kernel_size=5).flatten(1)
-        count = max(1, int(blurred.shape[1] * self.max_ratio))
-        return Prediction(blurred.topk(count, dim=1).values.mean(1), maps)
+        return prediction_of(odd, self.grid(images), images.shape[-2:], self.max_ratio)
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Reconstruct; the share of easy locations that hold back their gradients grows with `step`.
@@ -224,26 +209,4 @@ class Dinomaly(AnomalyModel):
         parts = {"main": [self.bottleneck, self.decoder, self.objective]}
         if self.auxiliary is not None:
             parts["auxiliary"] = [self.auxiliary]
-        return {
-            name: plan.optimization(
-                [p for module in modules for p in module.parameters() if p.requires_grad],
-                StableAdamW,
-                learning_rate=2e-3,
-                weight_decay=1e-4,
-                amsgrad=True,
-                scheduler={
-                    "type": "warmup_cosine",
-                    "total_steps": plan.optimizer_steps,
-                    "warmup_steps": min(100, plan.optimizer_steps // 2),  # a short fit still reaches its rate
-                    "final_ratio": 0.1,
-                },
-                clip_norm=0.1,
-            )
-            for name, modules in parts.items()
-        }
-
-
-def _check_groups(groups: tuple[tuple[int, ...], ...], count: int, name: str) -> None:
-    wrong = [i for group in groups for i in group if not 0 <= i < count]
-    if wrong or not all(groups):
-        raise ConfigError(f"{name} {groups} must hold numbers from 0 to {count - 1}, and no group may be empty")
+        return {name: stable_adamw(plan, modules, 2e-3) for name, modules in parts.items()}

@@ -12,6 +12,7 @@ _DINOMALY = {
     "paper": "Guo et al., Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised Anomaly Detection, CVPR 2025",
     "year": 2025,
 }
+_PAPER_SIZE = {"epochs": 10, "batch_size": 16, "image_size": 448, "crop_size": 392}
 _SUMMARY = "A noisy bottleneck and a linear-attention decoder reconstruct groups of DINOv2 layers."
 _LARGE_LAYERS = (4, 6, 8, 10, 12, 14, 16, 18)
 _SUPERSIMPLENET = {
@@ -69,12 +70,9 @@ def _cropped(name: str, title: str, summary: str, published: str = "", **config:
         name=name,
         title=title,
         config={"backbone": "dinov2_vit_base_14", **config},
-        epochs=10,
-        batch_size=16,
-        image_size=448,
-        crop_size=392,
         summary=summary,
         published=published,
+        **_PAPER_SIZE,
         **_DINOMALY,
     )
 
@@ -103,6 +101,39 @@ def adcore_register_models() -> list[ModelCard]:
         _with_registers("small"),
         _with_registers("base", published="99.6 / 98.4 (multi-class)"),
         _with_registers("large"),
+        ModelCard(
+            name="dinomaly2",
+            aliases=("dinomaly-2",),
+            config={
+                "backbone": "dinov2reg_vit_base_14",
+                "recentred": True,
+                "bottleneck_width": 256,
+                "bottleneck_dropout": 0.4,
+            },
+            **_PAPER_SIZE
+            | _DINOMALY
+            | {
+                "title": "Dinomaly2",
+                "paper": "Guo et al., One Dinomaly2 Detect Them All: A Unified Framework for Full-Spectrum Unsupervised "
+                "Anomaly Detection, arXiv 2510.17611, 2025",
+                "summary": "Dinomaly that compares patches as they differ from the image's class token.",
+                "published": "99.9 (multi-class, image)",
+            },
+        ),
+        ModelCard(
+            name="inp-former",
+            config={"backbone": "dinov2reg_vit_base_14"},
+            **_PAPER_SIZE
+            | _DINOMALY
+            | {
+                "target": "adm_foundation.inp_former:InpFormer",
+                "title": "INP-Former",
+                "paper": "Luo et al., Exploring Intrinsic Normal Prototypes within a Single Image for Universal Anomaly "
+                "Detection, CVPR 2025",
+                "summary": "A decoder reconstructs an image's patches from a few prototypes of that image alone.",
+                "published": "99.7 / 98.5 (multi-class)",
+            },
+        ),
         _cropped("dinomaly-baseline", "Dinomaly", "Dinomaly in the setting of its variants, to compare them with."),
         _variant(
             "GEM",
