@@ -24,7 +24,7 @@ def main(name: str, *options: str) -> int:
     folder, variables = FORMS[name]
     for key, value in variables.items():
         os.environ.setdefault(key, value)
-    return int(pytest.main([str(TESTS / folder), "-m", "", "--durations=0", *options]))
+    return int(pytest.main([str(TESTS / folder), "-m", "", "--dist", "load", "--durations=0", *options]))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from adcore.cli.report import command
 from adcore.errors import ConfigError
-from adcore.evaluation.web_page import texts
+from adcore.evaluation.web_page import in_script, texts
+from adcore.experiments.collect import collect
 from adcore.experiments.comparison import write_comparison
+from adcore.experiments.side_by_side import side_by_side
 from click.testing import CliRunner
 
 EVIL = '<script>alert("x")</script>'
@@ -76,13 +78,47 @@ def test_the_page_ranks_methods_and_links_to_each_report(runs) -> None:
 def test_names_stay_text_and_scripts_are_the_page_s_own(runs) -> None:
     write_comparison([runs], runs / "page.html")
     page = Shown((runs / "page.html").read_text(encoding="utf-8"))
-    assert page.tags.count("script") == 2 + 4
+    assert page.tags.count("script") == 2 + 6
     assert EVIL in page.words
     data = next(word for word in page.words if word.startswith('{"curves"'))
     assert "<" not in data
     curves = json.loads(data)["curves"]
     assert {one["domain"] for one in curves} == {"A", "B", EVIL}
     assert curves[0]["points"][-1] == [1.0, 1.0]
+
+
+def pictured_run(folder: Path, model: str, scores: dict[str, float], threshold: float) -> None:
+    """A run whose report has pictures of images called by the keys of `scores`; "b..." are anomalous."""
+    run_folder(folder, model, "A", 0, 0.9)
+    images = [
+        {"path": name, "defect": name[0], "label": int(name[0] == "b"), "score": score, "size": [8, 8]}
+        | {"to_pixel": [8, 0, 8, 0], "photo": f"data:{model}", "map": f"data:map {model} {name}", "mask": None}
+        for name, score in scores.items()
+    ]
+    data = {"images": images, "threshold": threshold}
+    (folder / "report.html").write_text(f'<script type="application/json" id="data">{in_script(data)}</script>')
+
+
+def test_models_are_shown_side_by_side_where_they_disagree(tmp_path) -> None:
+    one = {f"a{i}": i / 20 for i in range(10)} | {f"b{i}": 0.6 + i / 50 for i in range(10)}
+    other = {
+        **one,
+        "a7": 0.99,
+        "b3": 0.01,
+        "a9": 0.0,
+    }  # a false alarm, a missed defect, another place below the threshold
+    pictured_run(tmp_path / "one", "one", one, 0.5)
+    pictured_run(tmp_path / "other", "other", {**other, "b77": 1.0}, 0.5)
+    (side,) = side_by_side(collect(tmp_path)[0])
+    assert (side["domain"], side["methods"]) == ("A", ["one", "other"])
+    assert [image["path"] for image in side["images"]][:5] == ["b3", "b0", "b1", "b2", "a7"]
+    assert side["images"][5]["path"] == "a9"
+    assert len(side["images"]) == 8
+    missed = side["images"][0]
+    assert [seen["flagged"] for seen in missed["seen"]] == [True, False]
+    assert missed["seen"][1]["map"] == "data:map other b3"
+    (tmp_path / "other" / "report.html").write_text("a page of another kind")
+    assert side_by_side(collect(tmp_path)[0]) == []
 
 
 def test_one_run_twice_is_refused_and_nothing_is_written(runs, tmp_path) -> None:

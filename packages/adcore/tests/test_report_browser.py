@@ -1,6 +1,7 @@
 """The report in a real browser: what a person does with it. Skipped where there is no Chromium with its driver."""
 
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from adcore.evaluation.metrics import image_metrics
 from adcore.evaluation.report import ReportData, write_report
 from adcore.evaluation.score import ScoredImage, Scoring
 from adcore.evaluation.thresholds import choose_threshold
+from adcore.experiments.comparison import write_comparison
 from adcore.preprocess import Preprocess
 from PIL import Image
 
@@ -182,3 +184,29 @@ def test_language_and_colours_can_be_switched_and_stay(page, report):
         assert page.execute_script("return document.documentElement.lang") == "ko"
         assert "전체 테스트 이미지" in text(page, "gallery")
         page.get(report.as_uri())
+
+
+def test_comparison_shows_the_same_images_of_two_models_and_sorts(browser, report, scoring, tmp_path):
+    for place, model in enumerate(["high", HOSTILE[1]]):
+        folder = tmp_path / f"run{place}"
+        folder.mkdir()
+        record = {"model": model, "dataset": "mvtec", "category": HOSTILE[0], "preprocess": {}}
+        record["plan"] = {"seed": 0, "batch_size": 1}
+        record |= {"config": {}, "test": {"values": {"image_auroc": 0.9 - place / 10}, "reasons": {}}}
+        record |= {"timings": {"fit_seconds": 2.0 + place, "ms_per_image": 5.0}, "peak_memory_mb": {"process": 1.0}}
+        (folder / "result.json").write_text(json.dumps(record))
+        shutil.copy(report, folder / "report.html")
+    write_comparison([tmp_path], tmp_path / "comparison.html")
+    browser.get((tmp_path / "comparison.html").as_uri())
+    methods = "return [...document.querySelectorAll('#leaders tr td:nth-child(2)')].map((one) => one.textContent)"
+    assert browser.execute_script(methods) == ["high", HOSTILE[1]]
+    browser.execute_script("document.querySelectorAll('#leaders button')[6].click()")  # seconds, the longest first
+    assert browser.execute_script(methods) == [HOSTILE[1], "high"]
+    assert browser.execute_script("return document.querySelectorAll('#sides canvas').length") == 8 * 3
+    heads = "return [...document.querySelectorAll('#sides tr:first-child th')].map((one) => one.textContent)"
+    assert browser.execute_script(heads)[1:] == [HOSTILE[1], "high"]
+    width = "document.querySelector('#sides canvas').width"
+    wait = f"const d = arguments[0], a = () => ({width} === 32 ? d(true) : setTimeout(a, 20)); a()"
+    assert browser.execute_async_script(wait), "the photograph is drawn"
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert browser.title == "Comparison: image_auroc"

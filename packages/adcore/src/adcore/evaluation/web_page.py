@@ -8,8 +8,10 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+DATA = '<script type="application/json" id="data">'
 FOLDER = files("adcore.evaluation") / "web"
 
 
@@ -56,6 +58,14 @@ def render(template: str, scripts: Sequence[str], data: Any, **values: Any) -> s
         data_json=in_script(data),
         **values,
     )
+
+
+def read_data(page: Path) -> Any:
+    """What `render` was given as `data`; None where there is no such page."""
+    if not page.is_file():
+        return None
+    _, found, rest = page.read_text(encoding="utf-8").partition(DATA)
+    return json.loads(rest.partition("</script>")[0]) if found else None
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -1,4 +1,4 @@
-"""One page over many runs: leaderboard, heat map, values of each seed, significance, ROC curves, links to each report."""
+"""One page over many runs: leaderboard, heat map, ROC curves, the same images side by side, seeds, significance, reports."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from adcore.evaluation.web_page import render
 from adcore.experiments import tables
 from adcore.experiments.collect import Measured, check_baseline, check_metric, collect, conditions_of
 from adcore.experiments.present import show, spread
+from adcore.experiments.side_by_side import side_by_side
 from adcore.experiments.tables import MEAN, Group, Table
 from adcore.files import write_text
 
-SCRIPTS = ("page.js", "charts.js", "comparison.js", "start.js")
+SCRIPTS = ("page.js", "charts.js", "pictures.js", "comparison.js", "side_by_side.js", "start.js")
 CURVES = 10  # methods in one chart
 LIGHT, DARK = (240, 246, 252), (8, 60, 120)  # of the heat map
 
@@ -54,7 +55,7 @@ def write_comparison(
     text = render(
         "comparison.html.j2",
         SCRIPTS,
-        {"curves": roc_curves(runs)},
+        {"curves": roc_curves(runs), "sides": side_by_side(runs)},
         metric=metric,
         leaders=leaderboard(groups, runs),
         heat_maps=heat_maps(groups),
