@@ -6,6 +6,7 @@ import ast
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -49,10 +50,15 @@ def imports(tree: ast.AST, optional: bool = False) -> Iterator[tuple[str, bool]]
             yield from imports(node, optional or inside or handled)
 
 
+@cache
+def known_modules() -> dict[str, str]:
+    """{module: distribution}; read once, since it looks at every file that is installed."""
+    return {module: names[0] for module, names in packages_distributions().items()} | OWN
+
+
 def imported(package: Path, optional: bool) -> dict[str, str]:
     """{distribution: a file that imports it}, standard library and the package itself left out."""
-    known = {module: names[0] for module, names in packages_distributions().items()} | OWN
-    found = {}
+    known, found = known_modules(), {}
     for file in sorted((package / "src").rglob("*.py")):
         for module, may_be_missing in imports(ast.parse(file.read_text(encoding="utf-8")), KIT in file.as_posix()):
             if may_be_missing == optional and module not in sys.stdlib_module_names and OWN.get(module) != package.name:

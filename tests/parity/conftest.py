@@ -184,7 +184,7 @@ class Golden:
         assert (worst <= bounds).all(), f"{key}: differs by {worst.tolist()}, allowed are {bounds.tolist()}"
 
 
-@pytest.fixture(params=[2, pytest.param(None, marks=pytest.mark.slow)], ids=["two steps", "all steps"])
+@pytest.fixture(params=[1, pytest.param(None, marks=pytest.mark.slow)], ids=["one step", "all steps"])
 def steps(request: pytest.FixtureRequest) -> int | None:
     """How many steps of a large model's training are compared."""
     return request.param

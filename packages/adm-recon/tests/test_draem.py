@@ -80,6 +80,7 @@ def test_focal_loss_by_hand_and_symmetric_between_the_classes():
     assert focal_loss(logits, torch.zeros(1, 1, 1)) > 0  # normal pixels count: a mask that is hot everywhere must cost
 
 
+@pytest.mark.slow
 def test_short_training_learns_to_segment_synthetic_anomalies():
     seed_everything(0)
     model = create_model("draem", **SMALL)

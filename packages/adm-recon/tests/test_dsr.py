@@ -124,6 +124,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
         fit(create_model("dsr", vq_weights=str(tmp_path / "vq.safetensors"), **SMALL))
 
 
+@pytest.mark.slow
 def test_autoencoder_learns_to_reconstruct_from_codes():
     seed_everything(0)
     model = TwoLevelVQ(64, 16).train()
