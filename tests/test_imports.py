@@ -28,6 +28,7 @@ ROOMS = [
     "inference request",
     "prepared export",
     "recalibration run_results testing training_run",
+    "cross_calibration",
     "pipeline",
     "api experiments",
     "cli",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from adcore.data.samples import Sample
 from adcore.evaluation.score import ScoredImage, Scoring
-from adcore.evaluation.threshold_text import threshold_rows, threshold_text
+from adcore.evaluation.threshold_text import TITLES, threshold_rows, threshold_text
 from adcore.evaluation.thresholds import THRESHOLDS, choose_threshold
 
 
@@ -34,6 +34,7 @@ def test_every_method_is_measured_by_counting() -> None:
     assert "Threshold of this model: 0.5 (f1_grid, chosen on val images)" in model
     blocks = {re.search(r"\((\w+)\):", block)[1]: block for block in methods if "confusion" in block}
     assert set(blocks) == set(THRESHOLDS)
+    assert "At most 5 % false alarms (conformal:0.05): none, conformal:0.05 needs 19 normal images" in text
     values = {method: choose_threshold(method, shown.scores, shown.labels).value for method in THRESHOLDS}
     for value, block in ((0.5, model), *((values[method], block) for method, block in blocks.items())):
         flagged, found = (
@@ -53,4 +54,13 @@ def test_what_cannot_be_known_is_said() -> None:
     assert "Threshold of this model" not in text
     assert text.count("as there is no anomalous image to choose on") == 3
     bad = scoring([], ANOMALOUS)
-    assert text_of(bad, "test", None).count(": none, ") == 4
+    assert text_of(bad, "test", None).count(": none, ") == len(TITLES)
+
+
+def test_rules_for_normal_images_stand_beside_the_others_once_there_are_enough() -> None:
+    shown = scoring(np.random.default_rng(0).gamma(2, size=200).tolist(), [9.0, 12.0])
+    rows = {row["method"]: row for row in threshold_rows(shown, shown, "test", None)}
+    assert rows["conformal:0.05"]["false_alarms"] <= 10 >= rows["conformal:0.01"]["false_alarms"] * 5
+    assert rows["conformal:0.05"]["value"] < rows["conformal:0.01"]["value"] < rows["evt:0.001"]["value"]
+    equal = threshold_rows(scoring([1.0] * 40, [2.0]), scoring([1.0] * 40, [2.0]), "test", None)
+    assert "all equal" in next(row for row in equal if row["method"] == "evt:0.001")["note"]

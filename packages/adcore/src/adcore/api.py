@@ -15,7 +15,7 @@ from adcore.request import ALL, DataChoice, choose_categories, choose_model, par
 from adcore.run_results import RunResult
 from adcore.settings import settings
 
-_DATA_KEYS = {"skip_bad": "skip_bad", "data_options": "options", "shots": "shots"}
+_DATA_KEYS = {"skip_bad": "skip_bad", "data_options": "options", "shots": "shots", "calibration": "calibration"}
 _RUN_KEYS = ("device", "overwrite", "threshold", "include_backbone", "callbacks", "resume", "tensorboard")
 
 
@@ -33,8 +33,8 @@ def train(
     `model` is a name, or a class of your own that no package registers. With `pooled` one model is trained on all categories
     together, and `category` is None.
     One run for each category: a RunResult for one dataset and category, else a list. Keyword settings are the ones of
-    `adcore info MODEL`, of training (batch_size, learning_rate, ...) and of the run (val_split, shots, skip_bad, device, ...);
-    `data_options` are those of the dataset's reader (`adcore info DATASET`).
+    `adcore info MODEL`, of training (batch_size, learning_rate, ...) and of the run (val_split, shots, calibration, skip_bad,
+    device, ...); `data_options` are those of the dataset's reader (`adcore info DATASET`).
     """
     runs = train_models(dataset, category, [model], num_epochs=num_epochs, out=out, **settings_)
     single = isinstance(dataset, str) and (settings_.get("pooled") or (isinstance(category, str) and category != ALL))

@@ -12,12 +12,14 @@ from typing import Any
 
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
+from adcore.cross_calibration import cross_validated
 from adcore.data.audit import training_notes
 from adcore.data.samples import DatasetReader, select
 from adcore.data.value_ranges import range_notes, value_ranges
 from adcore.errors import DataError
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.score import Scoring, score_samples
+from adcore.evaluation.thresholds import CROSSED
 from adcore.files import folder_lock, new_folder, remove_leftovers, removed_on_failure, sha256_file
 from adcore.prepared import check_threshold, prepare_run, samples_of
 from adcore.registry import create_model, open_dataset
@@ -57,7 +59,7 @@ class Trained:
     folder: Path
     artifact: Artifact
     reader: DatasetReader
-    scorings: dict[str, Scoring]  # "val" and "test"
+    scorings: dict[str, Scoring]  # "val" and "test", and CROSSED where the threshold is chosen so
     run: dict[str, Any]  # the content of result.json
     callbacks: Sequence[Callback] = ()
 
@@ -69,8 +71,7 @@ class Trained:
     @property
     def chosen_on(self) -> tuple[str, Scoring]:
         """Split and images that the threshold is chosen on: the validation images where there are some."""
-        source = "val" if self.scorings["val"].images else "test"
-        return source, self.scorings[source]
+        return chosen_on(self.scorings)
 
     @property
     def shown(self) -> Scoring:
@@ -132,8 +133,12 @@ def training(
             )
             for split in ("val", "test")
         }
-        source = "val" if scorings["val"].images else "test"
-        calibration = evaluation.calibrate(scorings[source], threshold, source)
+        skipped += [entry for scoring in scorings.values() for entry in scoring.skipped]
+        maps = None
+        if data.folds:
+            scorings[CROSSED], maps = cross_validated(run, data.folds, chosen_device, progress)
+        source, images = chosen_on(scorings)
+        calibration = evaluation.calibrate(images, threshold, source, maps)
         summary = {
             "dataset": data.dataset,
             "category": data.category,
@@ -153,7 +158,7 @@ def training(
         record["timings"]["fit_seconds"] = fitted.seconds
         record["value_ranges"] = [asdict(one) for one in ranges]
         record["backbones"] = header["backbones"]
-        record["skipped"] = [*skipped, *(entry for scoring in scorings.values() for entry in scoring.skipped)]
+        record["skipped"] = skipped
         record |= {"device": device_record(chosen_device), "peak_memory_mb": peak_memory_mb()}
         record["artifact_sha256"] = sha256_file(folder / artifacts.MODEL_FILE)
         trained = Trained(folder, artifact, reader, scorings, record, callbacks)
@@ -161,6 +166,12 @@ def training(
             if scorings[split].images:
                 trained.measured(split, record[split]["values"])
         yield trained
+
+
+def chosen_on(scorings: Mapping[str, Scoring]) -> tuple[str, Scoring]:
+    """Split and images that the threshold is chosen on."""
+    source = CROSSED if CROSSED in scorings else "val" if scorings["val"].images else "test"
+    return source, scorings[source]
 
 
 def only_begun(folder: Path) -> bool:

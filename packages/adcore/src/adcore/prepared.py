@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from adcore.backbones.build import weights_only_found
 from adcore.backbones.networks import without_memory
 from adcore.data.samples import NORMAL, DatasetReader, Sample, select
-from adcore.data.splits import draw_shots, split_validation
-from adcore.errors import AdcoreError, DataError
+from adcore.data.splits import cross_folds, draw_shots, split_validation
+from adcore.errors import AdcoreError, ConfigError, DataError
 from adcore.evaluation.thresholds import check_method
 from adcore.registry import create_model, open_dataset
 from adcore.request import ALL, DataChoice, ModelChoice
@@ -50,6 +50,10 @@ def prepare_run(choice: ModelChoice, data: DataChoice) -> Prepared:
     if data.shots is not None:
         samples, note = draw_shots(samples, data.shots, plan.seed)
         notes.append(note)
+    if data.folds is not None:
+        if card.training == "none":
+            raise ConfigError(f"calibration={data.calibration}: {card.name} does not learn from training images")
+        cross_folds(samples, data.folds, plan.seed)  # are there enough images
     run = Prepared(choice, data, reader, samples, [*choice.notes, *notes])
     train, val = run.images("train"), run.images("val")
     if card.supervised and not any(sample.label for sample in train):
@@ -72,7 +76,7 @@ def split_samples(samples: Sequence[Sample], data: DataChoice, seed: int) -> tup
     """Apply the wanted validation split; where there is nothing to calibrate on, hold out training images and say so."""
     if data.val_split != "none":
         return split_validation(samples, data.val_split, data.val_ratio, seed), []
-    if not select(samples, "test") and not select(samples, "val"):
+    if data.folds is None and not select(samples, "test") and not select(samples, "val"):
         held_out = split_validation(samples, "from_train", HOLD_OUT, seed)
         count = len(select(held_out, "val"))
         return held_out, [f"no test images: {count} training images were held out to choose the threshold on"]
@@ -81,7 +85,7 @@ def split_samples(samples: Sequence[Sample], data: DataChoice, seed: int) -> tup
 
 def check_threshold(run: Prepared, method: str) -> None:
     """ConfigError for an unknown method, DataError where the run has too few normal images to choose such a threshold on."""
-    split = "val" if select(run.samples, "val") else "test"
+    split = "train" if run.data.folds else "val" if select(run.samples, "val") else "test"
     check_method(method, len(select(run.samples, split, NORMAL)))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from adcore.cards import ModelCard
 from adcore.config import checked_config, config_fields, unknown_key_message
-from adcore.data.splits import SplitMode
+from adcore.data.splits import SplitMode, fold_count
 from adcore.errors import ConfigError
 from adcore.files import portable_path
 from adcore.model import AnomalyModel
@@ -38,6 +38,12 @@ class DataChoice:
     val_ratio: float = VAL_RATIO
     skip_bad: bool = False
     shots: int | None = None  # normal images of each category that train, drawn by the seed; None: all
+    calibration: str | None = None  # "cv:5": the threshold is chosen on training images, by cross-validation
+
+    @property
+    def folds(self) -> int | None:
+        """Of the cross-validation that the threshold is chosen by; ConfigError for another text of `calibration`."""
+        return None if self.calibration is None else fold_count(self.calibration)
 
 
 @dataclass(frozen=True)

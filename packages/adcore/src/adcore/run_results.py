@@ -73,6 +73,7 @@ def run_record(
         "data_root": str(data.root),
         "data_options": to_jsonable_python(data.options),
         "shots": data.shots,
+        "calibration": data.calibration,
         "test": measured.to_dict(),
         "test_image_auroc": measured.values.get("image_auroc"),
         "defects": evaluation.defect_rows(test, artifact.threshold),

@@ -80,6 +80,7 @@ def choose_data(
     val_split: str | None = None,
     val_ratio: float | None = None,
     shots: int | None = None,
+    calibration: str | None = None,
 ) -> list[Any]:
     """A DataChoice for each category that the options name; the category may be left out where there is one only."""
     from adcore.errors import ConfigError
@@ -101,7 +102,8 @@ def choose_data(
         category = categories[0]
     split = validation_split(val_split, val_ratio)
     chosen = choose_categories(name, root, category, options, pooled)
-    return [DataChoice(name, root, one, options, **split, skip_bad=skip_bad, shots=shots) for one in chosen]
+    rest = {"skip_bad": skip_bad, "shots": shots, "calibration": calibration}
+    return [DataChoice(name, root, one, options, **split, **rest) for one in chosen]
 
 
 def parse_settings(pairs: tuple[str, ...], option: str = "--set") -> dict[str, Any]:

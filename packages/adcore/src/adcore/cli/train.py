@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 @click.option("--val-split", type=click.Choice(["none", "from_train", "from_test"]), help="Validation images.")
 @click.option("--val-ratio", type=float, help="Part that --val-split takes [0.2]; alone it means from_train.")
 @click.option("--shots", type=int, help="Train on so many normal images, drawn by the seed; the rest is not used.")
+@click.option(
+    "--calibration", metavar="cv:K", help="Choose the threshold on training images, by K-fold cross-validation."
+)
 @click.option("--threshold", metavar="METHOD", default="f1_percentile", show_default=True, help=THRESHOLD_HELP)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard logs (pip install adcore[tensorboard]).")
@@ -52,6 +55,7 @@ def command(
     val_split: str | None,
     val_ratio: float | None,
     shots: int | None,
+    calibration: str | None,
     threshold: str,
     resume: bool,
     tensorboard: bool,
@@ -66,7 +70,8 @@ def command(
     from adcore.request import choose_model  # heavy from here on
 
     choice = choose_model(model, overrides)
-    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, val_split, val_ratio, shots)
+    split = val_split, val_ratio, shots, calibration
+    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, *split)
     from adcore import pipeline
     from adcore.training.callbacks import ProgressBar
 

@@ -43,10 +43,8 @@ def split_validation(samples: Sequence[Sample], mode: SplitMode, ratio: float, s
             groups[sample.category, sample.label].append(sample)
     chosen: set[Sample] = set()
     for (category, label), group in groups.items():
-        ranked = sorted(group, key=lambda sample: sample.image_path)
-        keys = {sample: derive_seed(seed, "val", category, label, rank) for rank, sample in enumerate(ranked)}
         count = min(max(round(ratio * len(group)), 1), len(group) - 1)
-        chosen.update(sorted(group, key=keys.__getitem__)[:count])
+        chosen.update(_drawn(group, seed, "val", category, label)[:count])
     if not chosen:
         count = sum(len(group) for group in groups.values())
         raise DataError(f"cannot take validation images from {count} {source} images; add images or use val_split none")
@@ -60,16 +58,51 @@ def draw_shots(samples: Sequence[Sample], shots: int, seed: int) -> tuple[list[S
     """
     if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
         raise ConfigError(f"shots must be a whole number of at least 1, not {shots!r}")
-    groups: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        if sample.split == "train" and sample.label == NORMAL:
-            groups[sample.category].append(sample)
+    groups = _normal_training_images(samples)
     drawn: set[Sample] = set()
     for category, group in groups.items():
         if len(group) < shots:
             raise DataError(f"shots={shots}: category '{category}' has {len(group)} normal training images")
-        ranked = sorted(group, key=lambda sample: sample.image_path)
-        keys = {sample: derive_seed(seed, "shots", category, rank) for rank, sample in enumerate(ranked)}
-        drawn.update(sorted(group, key=keys.__getitem__)[:shots])
+        drawn.update(_drawn(group, seed, "shots", category)[:shots])
     kept = [sample for sample in samples if sample.split != "train" or sample.label != NORMAL or sample in drawn]
     return kept, f"few shots: {len(drawn)} of {sum(map(len, groups.values()))} normal training images are used"
+
+
+def fold_count(calibration: str) -> int:
+    """5 for "cv:5"; ConfigError for another text, or fewer than two folds."""
+    kind, _, number = calibration.partition(":")
+    if kind != "cv" or not number.isdecimal() or int(number) < 2:
+        raise ConfigError(f"calibration={calibration}: write cv:K with the number of folds, at least 2, such as cv:5")
+    return int(number)
+
+
+def cross_folds(samples: Sequence[Sample], folds: int, seed: int) -> list[list[Sample]]:
+    """The normal training images in `folds` parts, drawn by the seed, with as many of each category as can be.
+
+    DataError where there are fewer images than folds.
+    """
+    parts: list[list[Sample]] = [[] for _ in range(folds)]
+    dealt = 0
+    for category, group in sorted(_normal_training_images(samples).items()):
+        for sample in _drawn(group, seed, "fold", category):
+            parts[dealt % folds].append(sample)
+            dealt += 1
+    if dealt < folds:
+        raise DataError(f"calibration=cv:{folds}: there are {dealt} normal training images, fewer than folds")
+    return parts
+
+
+def _normal_training_images(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """Them by category."""
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.split == "train" and sample.label == NORMAL:
+            groups[sample.category].append(sample)
+    return groups
+
+
+def _drawn(group: Sequence[Sample], *parts: int | str) -> list[Sample]:
+    """`group` in an order that depends on the names of its images and the seed that `parts` derive."""
+    ranked = sorted(group, key=lambda sample: sample.image_path)
+    keys = {sample: derive_seed(*parts, rank) for rank, sample in enumerate(ranked)}
+    return sorted(ranked, key=keys.__getitem__)

@@ -30,21 +30,29 @@ def measure(scoring: Scoring, threshold: float | None) -> Metrics:
     return image_metrics(scoring.scores, scoring.labels, threshold) | pixel | plugin_metrics(scoring)
 
 
-def calibrate(scoring: Scoring, method: str, source: str) -> dict[str, Any]:
+def map_ranges(scoring: Scoring) -> list[tuple[float, float]] | None:
+    """Median and highest value of each normal image's anomaly map; None where one has no map."""
+    maps = [image.anomaly_map for image in scoring.images if image.sample.label == NORMAL]
+    if any(one is None for one in maps):
+        return None
+    return [(float(np.median(one)), float(one.max())) for one in maps]
+
+
+def calibrate(
+    scoring: Scoring, method: str, source: str, ranges: list[tuple[float, float]] | None = None
+) -> dict[str, Any]:
     """Threshold and ranges from `scoring`, whose images are of the split `source`; empty without a normal image.
 
     `score_range`: lowest and highest score. `map_range`, where there are maps: of the normal images the median of the
-    maps' medians, and the highest value.
+    maps' medians, and the highest value, from `ranges` (see `map_ranges`) or else from the maps of `scoring`.
     """
     if not (scoring.labels == 0).any():
         return {}
     threshold = choose_threshold(method, scoring.scores, scoring.labels, source)
     low, high = float(scoring.scores.min()), float(scoring.scores.max())
     calibration = {"threshold": asdict(threshold), "score_range": [low, high]}
-    normal = [image.anomaly_map for image in scoring.images if image.sample.label == NORMAL]
-    if all(one is not None for one in normal):
-        median = float(np.median([np.median(one) for one in normal]))
-        calibration["map_range"] = [median, max(float(one.max()) for one in normal)]
+    if ranges := ranges or map_ranges(scoring):
+        calibration["map_range"] = [float(np.median([middle for middle, _ in ranges])), max(high for _, high in ranges)]
     return calibration
 
 

@@ -50,18 +50,24 @@ class NormalRule:
                 "out more (--val-split from_train --val-ratio ...), or ask for a larger rate"
             )
 
-    def choose(self, normal: np.ndarray) -> tuple[float, tuple[float, float] | None]:
-        """Threshold from (N,) normal scores, and where it is extrapolated a 95 % interval of it."""
+    def choose(self, normal: np.ndarray) -> float:
+        """Threshold from (N,) normal scores."""
         self.check(len(normal))
         if self.kind == "conformal":
-            return conformal(normal, self.number), None
+            return conformal(normal, self.number)
         if self.kind == "quantile":
-            return quantile(normal, self.number, self.factor), None
+            return quantile(normal, self.number, self.factor)
         return extreme_value(normal, self.number)
 
-    def note(self, count: int) -> str:
-        """What the threshold rests on, and what it promises."""
+    def interval(self, normal: np.ndarray) -> tuple[float, float] | None:
+        """A 95 % interval of the threshold, where it is extrapolated; some seconds of work."""
+        return extreme_value_interval(normal, self.number) if self.kind == "evt" else None
+
+    def note(self, count: int, crossed: bool = False) -> str:
+        """What the threshold rests on, and what it promises; `crossed`: each score is of a model of its own fold."""
         images = f"{count} normal image{'s' * (count != 1)}"
+        if self.kind == "conformal" and crossed:
+            return f"about {self.rate:.3g} of normal images are expected above it, from {images}, without a guarantee"
         if self.kind == "conformal":
             return f"at most {self.rate:.3g} of normal images are expected above it, from {images} (split conformal)"
         if self.kind == "evt":
@@ -112,22 +118,24 @@ def quantile(normal: np.ndarray, share: float, factor: float = 1.0) -> float:
     return _above(value * factor)
 
 
-def extreme_value(normal: np.ndarray, rate: float) -> tuple[float, tuple[float, float]]:
-    """The score that a share `rate` of normal images exceeds, from a generalised Pareto tail, and its 95 % interval.
+def extreme_value(normal: np.ndarray, rate: float) -> float:
+    """The score that a share `rate` of normal images exceeds, from a generalised Pareto tail.
 
-    The tail is fitted to the excesses of the highest tenth of (N,) `normal` (Pickands, Annals of Statistics 1975); the interval
-    is a seeded bootstrap's. DataError where the highest scores are all equal.
+    The tail is fitted to the excesses of the highest tenth of (N,) `normal` (Pickands, Annals of Statistics 1975). DataError
+    where the highest scores are all equal.
     """
+    value = _level(normal, rate)
+    if not np.isfinite(value):
+        raise DataError("evt: the highest scores are all equal, and have no tail; use conformal or quantile")
+    return _above(value)
+
+
+def extreme_value_interval(normal: np.ndarray, rate: float) -> tuple[float, float] | None:
+    """A 95 % interval of `extreme_value` by a seeded bootstrap; None where no resample has a tail."""
     generator = np.random.default_rng(0)
     resampled = (generator.choice(normal, len(normal)) for _ in range(RESAMPLES))
-    levels = [
-        level for sample in resampled if np.ptp(_tail(sample)[1]) > 0 and np.isfinite(level := _level(sample, rate))
-    ]
-    value = _level(normal, rate)
-    if not levels or not np.isfinite(value):
-        raise DataError("evt: the highest scores are all equal, and have no tail; use conformal or quantile")
-    low, high = np.percentile(levels, [2.5, 97.5])
-    return _above(value), (float(low), float(high))
+    levels = [level for sample in resampled if np.isfinite(level := _level(sample, rate))]
+    return tuple(map(float, np.percentile(levels, [2.5, 97.5]))) if levels else None
 
 
 def _tail(scores: np.ndarray) -> tuple[float, np.ndarray]:

@@ -7,15 +7,18 @@ from typing import Any
 from adcore.errors import DataError
 from adcore.evaluation.metrics import image_metrics
 from adcore.evaluation.score import Scoring
-from adcore.evaluation.thresholds import THRESHOLDS, choose_threshold
+from adcore.evaluation.thresholds import CROSSED, check_method, choose_threshold
 
 TITLES = {
     "f1_percentile": "F1 over percentiles of the scores",
     "f1_grid": "F1 over a uniform grid",
     "youden": "Youden's J on the ROC",
     "normal_p95": "95th percentile of normal scores",
+    "conformal:0.05": "At most 5 % false alarms",
+    "conformal:0.01": "At most 1 % false alarms",
+    "evt:0.001": "0.1 % false alarms by the tail",
 }
-SPLITS = {"val": "validation", "test": "test", "train": "training"}
+SPLITS = {"val": "validation", "test": "test", "train": "training", CROSSED: "cross-validated training"}
 
 
 def threshold_rows(
@@ -27,9 +30,13 @@ def threshold_rows(
     What it gives: precision, recall, specificity, accuracy, f1 in [0, 1] or None, false_alarms and misses (images).
     """
     rows = [{"method": used["method"], "value": used["value"], "note": "", "used": True}] if used else []
-    for method in THRESHOLDS:
+    normal = int((chosen_on.labels == 0).sum())
+    for method in TITLES:
         try:
-            chosen = choose_threshold(method, chosen_on.scores, chosen_on.labels, source)
+            check_method(method, normal)
+            chosen = choose_threshold(method, chosen_on.scores, chosen_on.labels, source, interval=False)
+            if chosen.method != method and ":" in method:
+                raise DataError(chosen.note)
         except DataError as error:
             rows.append({"method": method, "value": None, "note": str(error), "used": False})
             continue

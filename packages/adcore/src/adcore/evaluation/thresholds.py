@@ -19,6 +19,7 @@ from adcore.evaluation.metrics import checked_scores
 from adcore.evaluation.normal_thresholds import FORMS, parse_rule
 
 STEPS = 1001  # candidates of f1_percentile and f1_grid
+CROSSED = "cross-validated"  # a source of scores: training images, each scored by a model that learned from others
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Threshold:
 
     value: float
     method: str  # the method that gave the value
-    source: str = ""  # the scores it was chosen on: "val", "test", "train"
+    source: str = ""  # the scores it was chosen on: "val", "test", "train" or CROSSED
     note: str = ""  # for the user: another method was used, or test data, or what is promised
     normal_images: int | None = None  # how many it was chosen on
     false_alarm_rate: float | None = None  # the share of normal images that may be above it, where the method says one
@@ -82,25 +83,26 @@ def check_method(method: str, normal: int | None = None) -> None:
         rule.check(normal)
 
 
-def choose_threshold(method: str, scores: Any, labels: Any, source: str = "") -> Threshold:
+def choose_threshold(method: str, scores: Any, labels: Any, source: str = "", interval: bool = True) -> Threshold:
     """A threshold by `method` from (N,) raw scores and (N,) labels, 0 normal and 1 anomalous.
 
     `method` is a key of THRESHOLDS, or a rule for normal images such as "conformal:0.01". `source` says which images the
-    scores are of ("val", "test", "train"). Where there is no anomalous one, the methods that need some become `normal_p95`,
-    and the note says so; so does a rule that these scores do not allow, since the model is trained by now (`check_method`
-    refuses it before). Raises ConfigError for an unknown method, DataError without a normal score.
+    scores are of ("val", "test", "train" or CROSSED). Where there is no anomalous one, the methods that need some become
+    `normal_p95`, and the note says so; so does a rule that these scores do not allow, since the model is trained by now
+    (`check_method` refuses it before). Without `interval` none is computed. Raises ConfigError for an unknown method,
+    DataError without a normal score.
     """
     check_method(method)
-    rule, value, rate, interval = parse_rule(method), None, None, None
+    rule, value, rate, extent = parse_rule(method), None, None, None
     scores, labels = checked_scores(scores, labels)
     if labels.all():
         raise DataError("a threshold needs scores of normal images; add normal images to the validation or test set")
     notes, normal = [], scores[~labels]
     if rule is not None:
         try:
-            value, interval = rule.choose(normal)
+            value, extent = rule.choose(normal), rule.interval(normal) if interval else None
             method, rate = str(rule), None if source == "train" else rule.rate
-            notes += [] if source == "train" else [rule.note(len(normal))]
+            notes += [] if source == "train" else [rule.note(len(normal), source == CROSSED)]
         except DataError as error:
             notes.append(f"{error}; the 95th percentile of the normal scores is used instead")
             method = "normal_p95"
@@ -111,6 +113,8 @@ def choose_threshold(method: str, scores: Any, labels: Any, source: str = "") ->
         method = "normal_p95"
     if source == "test":
         notes.append("chosen on the test set: precision, recall, accuracy and F1 at this threshold are optimistic")
+    if source == CROSSED:
+        notes.append("chosen on training images, each scored by a model that learned from the others")
     if source == "train":
         notes.append(
             f"chosen on {len(normal)} training images: others score higher, and more of them are flagged than any rate says"
@@ -122,7 +126,7 @@ def choose_threshold(method: str, scores: Any, labels: Any, source: str = "") ->
         raise DataError(
             f"the threshold by {method} is {value}: the scores reach the end of float32; train the model again"
         )
-    return Threshold(value, method, source, "; ".join(notes), len(normal), rate, interval)
+    return Threshold(value, method, source, "; ".join(notes), len(normal), rate, extent)
 
 
 def _best_f1(candidates: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from adcore.data.samples import select
+from adcore.data.splits import fold_count
 from adcore.errors import AdcoreError, ConfigError, DataError, WeightsError, suggest
 from adcore.evaluation.thresholds import check_method
 from adcore.experiments.reading import LINE, RawCondition, read_conditions, short
@@ -38,6 +39,7 @@ class ConditionConfig(BaseModel):
     val_split_ratio: float | None = Field(None, gt=0, lt=1)
     threshold: str = "f1_percentile"
     shots: int | None = Field(None, ge=1)  # normal images of the source that train; None: all
+    calibration: str | None = None  # "cv:5": the threshold is chosen on the source's training images
     skip_bad: bool = False
     data_options: dict[str, Any] = Field(default_factory=dict)  # of the dataset's reader
     tensorboard: bool | None = None  # None: where it is installed
@@ -55,6 +57,14 @@ class ConditionConfig(BaseModel):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return value
+
+    @field_validator("calibration")
+    @classmethod
+    def _known_calibration(cls, value: str | None) -> str | None:
+        try:
+            return value if value is None or fold_count(value) else None
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -96,6 +106,7 @@ class Condition:
             **validation_split(split, config.val_split_ratio),
             skip_bad=config.skip_bad,
             shots=config.shots,
+            calibration=config.calibration,
         )
 
 
@@ -171,11 +182,13 @@ def check_condition(
     try:
         run = prepare_run(choice, condition.data())
     except ConfigError as error:
-        return None, [f"{_written(config, error, 'val_split_mode')}: {error}"]
+        key = "calibration" if str(error).startswith("calibration") else "val_split_mode"
+        return None, [f"{_written(config, error, key)}: {error}"]
     except (AdcoreError, OSError) as error:
         split = condition.data().val_split in ("from_train", "from_test") and "validation images" in str(error)
-        shots = str(error).startswith("shots")
-        return None, [f"{'shots' if shots else 'val_split_mode' if split else 'dataset_root'}: {error}"]
+        own = str(error).partition("=")[0]  # of the message "shots=5: ..."
+        key = own if own in ("shots", "calibration") else "val_split_mode" if split else "dataset_root"
+        return None, [f"{key}: {error}"]
     mistakes, missing = _check_run(condition, run), ""
     wrong = _built(run, {} if built is None else built)
     if isinstance(wrong, WeightsError):
