@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 PACKAGES = sorted(path.parent for path in (Path(__file__).parent.parent / "packages").glob("*/pyproject.toml"))
 OWN = {package.name.replace("-", "_"): package.name for package in PACKAGES}  # editable installs list no modules
+SHARED = {"mlflow": "mlflow-skinny"}  # several distributions have this module; or none is installed
 MISSING = {"ImportError", "ModuleNotFoundError"}
 KIT = "adcore/testing/"  # for plugin authors; its package needs pytest, as an extra
 NOT_IMPORTED = {
@@ -53,7 +54,7 @@ def imports(tree: ast.AST, optional: bool = False) -> Iterator[tuple[str, bool]]
 @cache
 def known_modules() -> dict[str, str]:
     """{module: distribution}; read once, since it looks at every file that is installed."""
-    return {module: names[0] for module, names in packages_distributions().items()} | OWN
+    return {module: names[0] for module, names in packages_distributions().items()} | OWN | SHARED
 
 
 def imported(package: Path, optional: bool) -> dict[str, str]:

@@ -16,7 +16,7 @@ from adcore.run_results import RunResult
 from adcore.settings import settings
 
 _DATA_KEYS = {"skip_bad": "skip_bad", "data_options": "options", "shots": "shots", "calibration": "calibration"}
-_RUN_KEYS = ("device", "overwrite", "threshold", "include_backbone", "callbacks", "resume", "tensorboard")
+_RUN_KEYS = ("device", "overwrite", "threshold", "include_backbone", "callbacks", "resume", "tensorboard", "track")
 
 
 def train(

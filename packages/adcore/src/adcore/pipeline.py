@@ -29,6 +29,7 @@ from adcore.settings import settings
 from adcore.training.callbacks import Callback
 from adcore.training.device import device_record, peak_memory_mb, pick_device, seed_everything
 from adcore.training.logs import DetailLog, TensorBoardLogs
+from adcore.training.mlflow_logs import MlflowLogs, tracking_uri
 from adcore.training_run import train_model
 
 THRESHOLD = "f1_percentile"
@@ -98,12 +99,13 @@ def training(
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
     tensorboard: bool = False,
+    track: str | None = None,
 ) -> Iterator[Trained]:
     """Fit, calibrate, evaluate, save the model, and keep `folder` locked while the caller writes the results.
 
     On a failure nothing is left but the checkpoints of a fit that `resume` continues.
     """
-    chosen_device = pick_device(device)
+    chosen_device, uri = pick_device(device), tracking_uri(track) if track is not None else None
     run = prepare_run(choice, data)
     check_threshold(run, threshold)
     choice, reader, samples = run.choice, run.reader, run.samples
@@ -125,6 +127,11 @@ def training(
         callbacks.append(DetailLog(folder / "training_detail.log", append=resume, notes=notes, lines=lines))
         if tensorboard:
             callbacks.append(TensorBoardLogs(folder / "tensorboard_logs"))
+        if track is not None:
+            name = f"{choice.card.name} on {data.dataset} {data.category}, seed {choice.plan.seed}"
+            described = {"model": choice.card.name, "config": choice.config, "plan": choice.plan.model_dump()}
+            described |= {"preprocess": choice.preprocess.to_dict(), "data": f"{data.dataset}:{data.root}"}
+            callbacks.append(MlflowLogs(uri, folder, name, described | {"category": data.category}))
         fitted, skipped = train_model(model, run, chosen_device, callbacks, last.parent, resume and last.is_file())
         progress = _progress_of(callbacks)
         scorings = {

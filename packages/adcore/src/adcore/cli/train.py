@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 @click.option("--threshold", metavar="METHOD", default="f1_percentile", show_default=True, help=THRESHOLD_HELP)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard logs (pip install adcore[tensorboard]).")
+@click.option(
+    "--track", metavar="mlflow[:URI]", help="Send settings, metrics and files to MLflow (pip install adcore[mlflow])."
+)
 @click.option("--include-backbone", is_flag=True, help="Put the backbone's weights into the model file.")
 def command(
     model: str,
@@ -59,6 +62,7 @@ def command(
     threshold: str,
     resume: bool,
     tensorboard: bool,
+    track: str | None,
     include_backbone: bool,
 ) -> None:
     """Train MODEL, evaluate it, and write model.safetensors, result.json, predictions.csv and report.html."""
@@ -87,6 +91,7 @@ def command(
             callbacks=[ProgressBar()],
             resume=resume,
             tensorboard=tensorboard,
+            track=track,
         )
 
     show_runs(map(train, chosen), as_json, alone=len(chosen) == 1)

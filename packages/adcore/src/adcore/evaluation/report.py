@@ -145,7 +145,7 @@ def render_report(report: ReportData) -> str:
         max_rows=MAX_ROWS,
         figures=_drawn(report.figures),
         panels=_drawn(report.panels),
-        config=_flat(report.config),
+        config=nested_rows(report.config),
         timings=[(key, number(value)) for key, value in report.timings.items()],
     )
 
@@ -168,12 +168,12 @@ def _drawn(figures: Sequence[ReportFigure]) -> list[tuple[ReportFigure, str]]:
     return [(figure, figure_data_uri(figure.figure, figure.kind)) for figure in figures]
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as rows "outer.inner", value."""
+def nested_rows(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as rows ("outer.inner", value)."""
     rows: list[tuple[str, Any]] = []
     for key, value in config.items():
         name = f"{prefix}{key}"
-        rows += _flat(value, f"{name}.") if isinstance(value, Mapping) and value else [(name, value)]
+        rows += nested_rows(value, f"{name}.") if isinstance(value, Mapping) and value else [(name, value)]
     return rows
 
 

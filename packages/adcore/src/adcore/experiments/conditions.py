@@ -21,6 +21,7 @@ from adcore.prepared import Prepared, check_model, check_threshold, prepare_run
 from adcore.registry import check_data_options, list_models, open_dataset
 from adcore.request import ALL, DataChoice, ModelChoice, choose_model, parse_data, validation_split
 from adcore.spellings import RENAMED
+from adcore.training.mlflow_logs import tracking_uri
 
 Mode = Literal["single", "multi", "all"]
 
@@ -43,6 +44,7 @@ class ConditionConfig(BaseModel):
     skip_bad: bool = False
     data_options: dict[str, Any] = Field(default_factory=dict)  # of the dataset's reader
     tensorboard: bool | None = None  # None: where it is installed
+    track: str | None = None  # "mlflow" or "mlflow:URI"
 
     @field_validator("target_domains", mode="before")
     @classmethod
@@ -65,6 +67,16 @@ class ConditionConfig(BaseModel):
             return value if value is None or fold_count(value) else None
         except ConfigError as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("track")
+    @classmethod
+    def _known_tracking(cls, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                tracking_uri(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -287,6 +299,8 @@ def _check_run(condition: Condition, run: Prepared) -> list[str]:
     """What the source and the targets lack."""
     if condition.config.tensorboard and find_spec("tensorboard") is None:
         return ['tensorboard: TensorBoard is not installed: pip install "adcore[tensorboard]"']
+    if condition.config.track and find_spec("mlflow") is None:
+        return ['track: MLflow is not installed: pip install "adcore[mlflow]"']
     try:
         empty = [name for name in condition.targets if not select(run.reader.samples(name), "test")]
     except (AdcoreError, OSError) as error:

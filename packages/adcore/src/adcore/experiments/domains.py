@@ -38,6 +38,7 @@ def run_condition(condition: Condition, folder: Path, device: str) -> RunResult:
         threshold=condition.config.threshold,
         resume=(folder / "checkpoints" / "last.safetensors").is_file(),
         tensorboard=wanted,
+        track=condition.config.track,
     ) as trained:
         domains = Domains(condition, trained, device)
         domains.measure()
