@@ -42,6 +42,25 @@ def dinomaly(encoder: str, name: str) -> Result:
     return tensors, facts | {"optimizer": optimizer_facts(optimizer), "first_step_of_losses_mined": 1000}
 
 
+def inp_former() -> Result:
+    """Small DINOv2 with registers and filled weights at 112 px."""
+    size, options = 112, {"encoder_name": "vit_small_patch14_reg4_dinov2"}
+    images, image_facts = inputs((2, 3, size, size))
+    batches, train_facts = training_batches(STEPS, (2, 3, size, size))
+    module = peer("InpFormer", size, **options)
+    optimizer = peer_optimizer(module)
+    parameters = filled(module, "inp_former")
+    model = module.model.train()
+    tensors = evaluate(model, images, STRIDE)
+    tensors["losses"] = descend((model(batch) for batch in batches), optimizer, CLIP)
+    for key, value in vars(model).items():  # it keeps tensors of its last step, and a copy takes none with a history
+        if isinstance(value, torch.Tensor):
+            setattr(model, key, value.detach())
+    tensors |= {f"{key}_after": value for key, value in evaluate(model, images, STRIDE).items()}
+    facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters, "clip": CLIP}
+    return tensors, facts | {"optimizer": optimizer_facts(optimizer), "map_stride": STRIDE}
+
+
 class GivenNoise:
     """Stands in for the peer's random draws: noise and Perlin mask i are made from their names."""
 
@@ -132,4 +151,5 @@ CASES = {
     "uninet": uninet,
     "dinomaly_small": lambda: dinomaly("vit_small_patch14_dinov2", "dinomaly_small"),
     "dinomaly_small_reg": lambda: dinomaly("vit_small_patch14_reg4_dinov2", "dinomaly_small_reg"),
+    "inp_former": inp_former,
 }

@@ -46,6 +46,7 @@ RENAMES: dict[str, list[tuple[str, str]]] = {
     "uninet": [(r"^teachers\.(source|target)_teacher\.", r"\1.")],
     "dinomaly_small": DINOMALY,
     "dinomaly_small_reg": DINOMALY,
+    "inp_former": DINOMALY,
 }
 
 # computed constants and fitted statistics: both sides make these themselves

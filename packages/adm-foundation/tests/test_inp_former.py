@@ -42,14 +42,19 @@ def test_cards_have_the_settings_of_the_papers(name):
 def test_attention_to_the_prototypes_by_brute_force(focused):
     torch.manual_seed(0)
     attention, x, others = CrossAttention(12, 3, focused), tokens(2, 5, 12), tokens(2, 4, 12, seed=1)
+    if not focused:
+        attention.scale.data = torch.tensor([0.5, 1.0, 2.0])[:, None, None]
     q = attention.q(x).reshape(2, 5, 3, 4)
     k, v = attention.kv(others).reshape(2, 4, 2, 3, 4).unbind(2)
     expected = torch.zeros(2, 5, 3, 4)
     for b in range(2):
         for h in range(3):
             for n in range(5):
-                products = torch.stack([q[b, n, h] @ k[b, m, h] / 2 for m in range(4)])  # the root of 4 channels a head
-                weights = products.softmax(0) if focused else products.clamp(min=0)
+                if focused:  # over the root of 4 channels a head
+                    weights = torch.stack([q[b, n, h] @ k[b, m, h] / 2 for m in range(4)]).softmax(0)
+                else:
+                    cosines = [F.cosine_similarity(q[b, n, h], k[b, m, h], dim=0) for m in range(4)]
+                    weights = (attention.scale[h, 0, 0] * torch.stack(cosines)).clamp(min=0)
                 expected[b, n, h] = sum(weights[m] * v[b, m, h] for m in range(4))
     torch.testing.assert_close(attention(x, others), attention.proj(expected.flatten(2)))
 

@@ -30,11 +30,15 @@ from adm_foundation.reconstruction import (
 
 
 class CrossAttention(nn.Module):
-    """Queries attend to other tokens; `focused` by a softmax, otherwise by ReLU, which drops weak relations."""
+    """Tokens attend to others: `focused` by a softmax, otherwise by the positive part of their cosine similarity.
+
+    The second kind drops weak relations, and has a learned scale for each head.
+    """
 
     def __init__(self, dim: int, heads: int, focused: bool) -> None:
         super().__init__()
-        self.heads, self.focused = heads, focused
+        self.heads = heads
+        self.scale = None if focused else nn.Parameter(torch.ones(heads, 1, 1))
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -43,8 +47,10 @@ class CrossAttention(nn.Module):
         """(B, N, C) and (B, M, C) -> (B, N, C)."""
         q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.heads)
         k, v = rearrange(self.kv(others), "b m (kv h d) -> kv b h m d", kv=2, h=self.heads)
-        similarity = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (B, heads, N, M)
-        weights = similarity.softmax(-1) if self.focused else similarity.relu()  # A
+        if self.scale is None:
+            weights = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1)  # (B, heads, N, M)
+        else:
+            weights = (self.scale * (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1))).relu()  # A
         return self.proj(rearrange(weights @ v, "b h n d -> b n (h d)"))
 
 
@@ -54,14 +60,14 @@ class PrototypeExtractor(nn.Module):
     def __init__(self, dim: int, heads: int, count: int) -> None:
         super().__init__()
         self.tokens = nn.Parameter(torch.randn(count, dim))  # T
-        self.norm1, self.norm_patches, self.norm2 = (nn.LayerNorm(dim, eps=1e-8) for _ in range(3))
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-8), nn.LayerNorm(dim, eps=1e-8)
         self.attn = CrossAttention(dim, heads, focused=True)
         self.mlp = Mlp(dim)
 
     def forward(self, patches: Tensor) -> Tensor:
         """(B, N, C) -> prototypes (B, M, C)."""
         x = self.tokens.expand(len(patches), -1, -1)
-        x = x + self.attn(self.norm1(x), self.norm_patches(patches))  # T'
+        x = x + self.attn(self.norm1(x), self.norm1(patches))  # T'
         return x + self.mlp(self.norm2(x))  # P
 
 
@@ -70,13 +76,13 @@ class GuidedBlock(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm1, self.norm_prototypes, self.norm2 = (nn.LayerNorm(dim, eps=1e-8) for _ in range(3))
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-8), nn.LayerNorm(dim, eps=1e-8)
         self.attn = CrossAttention(dim, heads, focused=False)
         self.mlp = Mlp(dim)
 
     def forward(self, x: Tensor, prototypes: Tensor) -> Tensor:
         """(B, N, C) and (B, M, C) -> (B, N, C)."""
-        x = self.attn(self.norm1(x), self.norm_prototypes(prototypes))
+        x = self.attn(self.norm1(x), self.norm1(prototypes))
         return x + self.mlp(self.norm2(x))
 
 
@@ -132,7 +138,7 @@ class InpFormer(AnomalyModel):
         self.encoder = token_encoder(backbone, target_layers, weights)
         dim, heads = self.encoder.channels[0], self.encoder.net.blocks[0].attn.num_heads
         self.extractor = PrototypeExtractor(dim, heads, num_prototypes)
-        self.bottleneck = Mlp(dim)
+        self.bottleneck = Mlp(dim, bias=True)
         self.decoder = nn.ModuleList(GuidedBlock(dim, heads) for _ in range(decoder_depth))
         small_weights([module for part in self.trained for module in part.modules()])
 
@@ -170,4 +176,4 @@ class InpFormer(AnomalyModel):
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """StableAdamW, 1e-3 to 1e-4 along a cosine after a warm-up of 100 steps, gradients clipped to 0.1."""
-        return {"main": stable_adamw(plan, self.trained, 1e-3)}
+        return {"main": stable_adamw(plan, self.trained, 1e-3, eps=1e-10)}

@@ -39,10 +39,10 @@ def token_encoder(backbone: str, target_layers: tuple[int, ...], weights: str) -
 class Mlp(nn.Module):
     """Two linear layers; as the bottleneck its dropout is the only noise of the whole method."""
 
-    def __init__(self, dim: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, dropout: float = 0.0, bias: bool = False) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim, bias=False)
-        self.fc2 = nn.Linear(4 * dim, dim, bias=False)
+        self.fc1 = nn.Linear(dim, 4 * dim, bias=bias)
+        self.fc2 = nn.Linear(4 * dim, dim, bias=bias)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,12 +85,13 @@ def small_weights(modules: Iterable[nn.Module]) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def stable_adamw(plan: Plan, modules: Iterable[nn.Module], learning_rate: float) -> Optimization:
+def stable_adamw(plan: Plan, modules: Iterable[nn.Module], learning_rate: float, eps: float = 1e-8) -> Optimization:
     """StableAdamW down to a tenth of its rate along a cosine after a warm-up of 100 steps, gradients clipped to 0.1."""
     return plan.optimization(
         [p for module in modules for p in module.parameters() if p.requires_grad],
         StableAdamW,
         learning_rate=learning_rate,
+        eps=eps,
         weight_decay=1e-4,
         amsgrad=True,
         scheduler={
