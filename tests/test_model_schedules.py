@@ -17,7 +17,7 @@ from adcore.training.trainer import Trainer
 
 MODELS = """
 autoencoder cfa cflow-resnet18 csflow dinomaly-aux draem draem-sevnet dsr efficientad-small fastflow fre ganomaly
-reverse-distillation stfpm supersimplenet uflow uninet
+inp-former reverse-distillation stfpm supersimplenet uflow uninet
 """.split()  # noqa: SIM905 (a card of each class that has optimizers)
 
 

@@ -40,6 +40,38 @@ def patchcore() -> Result:
     return tensors, {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters}
 
 
+def anomaly_dino() -> Result:
+    """Every patch of six images is in the bank; no mask, no turned views (the peer has none)."""
+    options = {"encoder_name": "vit_small_patch14_dinov2"}
+    module = peer("AnomalyDINO", 112, **options)
+    parameters = filled(module, "anomaly_dino")
+    images, image_facts = inputs((2, 3, 112, 112))
+    batches, train_facts = training_batches(3, (2, 3, 112, 112))
+    model = module.model.train()
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+        model.fit()
+    facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters, "map_stride": 2}
+    return evaluate(model, images, stride=2), facts
+
+
+def rad() -> Result:
+    """Six images, of which the four most similar ones are searched, around each patch's place."""
+    options = {"backbone": "vit_small_patch14_dinov2", "layers": [3, 6, 9, 11], "pre_trained": False, "k_image": 4}
+    module = peer("Rad", 112, **options)
+    parameters = filled(module, "rad")
+    images, image_facts = inputs((2, 3, 112, 112))
+    batches, train_facts = training_batches(3, (2, 3, 112, 112))
+    model = module.model.train()
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+        model.build_memory_bank()
+    facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters, "map_stride": 2}
+    return evaluate(model, images, stride=2), facts
+
+
 def padim() -> Result:
     """Mean and covariance of 40 images at every position, for the feature indices that are stored along.
 
@@ -144,3 +176,4 @@ def cfa() -> Result:
 
 
 CASES = {"patchcore": patchcore, "padim": padim, "dfkde": dfkde, "dfm": dfm, "dfm_nll": dfm_nll, "cfa": cfa}
+CASES |= {"anomaly_dino": anomaly_dino, "rad": rad}

@@ -47,10 +47,12 @@ RENAMES: dict[str, list[tuple[str, str]]] = {
     "dinomaly_small": DINOMALY,
     "dinomaly_small_reg": DINOMALY,
     "inp_former": DINOMALY,
+    "anomaly_dino": [(r"^feature_encoder\.feature_extractor\.", "encoder.")],
+    "rad": [(r"^feature_extractor\.feature_extractor\.", "encoder.")],
 }
 
 # computed constants and fitted statistics: both sides make these themselves
 KEEP = (
     r"((blur|smoothing)\.kernel|downsample_kernel|memory_bank|^idx|^classifier\.|pca_model\.|gaussian_model\.|gaussian\."
-    r"|_is_fitted|is_fitted)"
+    r"|_is_fitted|is_fitted|cls_banks|patch_banks|bank_grid)"
 )

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from adcore.backbones import build, features, transformer
 from adcore.backbones.features import FeatureExtractor, create_features
 from adcore.errors import ConfigError
@@ -61,7 +62,7 @@ def test_maps_equal_timms_intermediates_in_the_order_asked_for(name, stand_for):
 @pytest.mark.parametrize("name", ["deit_base_distilled_patch16_384", *(n for n in SMALL if "dinov2" in n)])
 def test_positions_are_resampled_as_timm_does(name, stand_for):
     architecture, _ = stand_for(name)
-    extractor = create_features(name, ("block2",), "random")
+    extractor = transformer.TransformerFeatures(name, ("block2",), "random", antialias=True)
     patch = extractor.size_multiple
     x = images(5 * patch, 8 * patch)
     net = whole(architecture, extractor, dynamic_img_size=True)
@@ -70,6 +71,25 @@ def test_positions_are_resampled_as_timm_does(name, stand_for):
     (ours,) = extractor(x)
     assert ours.shape == (1, extractor.channels[0], 5, 8)
     torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("registers", [False, True])
+def test_positions_of_dinov2_are_resampled_as_its_own_code_does(registers, stand_for):
+    """Meta's code antialiases where there are registers, and not where there are none; compared at 224 px."""
+    name = f"vit_base_patch14{'_reg4' * registers}_dinov2"
+    stand_for(name)
+    extractor = create_features(name, ("block1",), "random")
+    table = (
+        extractor.net.pos_embed if registers else extractor.net.pos_embed[:, 1:]
+    )  # registers: the class token has none
+    grid = table.reshape(1, 37, 37, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(grid, (16, 16), mode="bicubic", antialias=registers).flatten(2).mT
+    seen = []
+    extractor.net.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x = images(224, 224)
+    extractor(x)
+    patches = extractor.net.patch_embed(x)
+    torch.testing.assert_close(seen[0][:, extractor.prefix :], patches + resized)
 
 
 def test_only_the_blocks_needed_are_built_and_they_stay_in_evaluation_mode(stand_for):

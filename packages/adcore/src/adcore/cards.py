@@ -93,6 +93,7 @@ class BackboneCard:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     hub: str | None = None  # timm tag or URL that `backbones pull` downloads
     target: str | None = None  # "module:function"; None: timm builds the architecture
+    antialias: bool = True  # of a transformer's positions at another size: as timm does; False: as DINOv2's code does
 
 
 @dataclass(frozen=True)

@@ -129,5 +129,5 @@ class RAD(AnomalyModel):
             upsample(1 - nearby_cosines(bank, m, similar, self.radius), images.shape[-2:])
             for bank, m in zip(self.banks, maps, strict=True)
         ]
-        anomaly_map = gaussian_blur(torch.stack(distances).mean(0), sigma=4.0)
+        anomaly_map = gaussian_blur(torch.stack(distances).mean(0), sigma=1.0, kernel_size=5)
         return Prediction(top_mean(anomaly_map.flatten(1), self.top), anomaly_map)

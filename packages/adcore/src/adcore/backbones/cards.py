@@ -60,6 +60,7 @@ def _dinov2(size: str, letter: str, size_mb: int, registers: bool) -> BackboneCa
         licence="Apache-2.0",
         size_mb=size_mb,
         aliases=(folder, file.removesuffix("_pretrain.pth")),
+        antialias=registers,
     )
 
 

@@ -22,7 +22,7 @@ class TransformerFeatures(nn.Module):
     """Patch tokens after some blocks of a frozen transformer, as maps; later blocks are not even built.
 
     Layers are called "block0", "block1", ... (or "blocks.0", "0"). With `norm` maps pass through the network's final norm.
-    Position embeddings are resampled to the image's grid, bicubic, `antialias` as in timm or without as in DINOv2's code.
+    Position embeddings are resampled to the image's grid, bicubic, with `antialias` or without; None: as the card says.
     `channels` and `strides` describe the maps, in the order of `layers`. Image sides must be multiples of `size_multiple`.
     ConfigError for a layer that does not exist and for other image sizes.
     """
@@ -33,7 +33,7 @@ class TransformerFeatures(nn.Module):
         layers: Sequence[str],
         weights: str = "pretrained",
         norm: bool = True,
-        antialias: bool = True,
+        antialias: bool | None = None,
     ) -> None:
         super().__init__()
         self.card: BackboneCard = backbone_card(backbone)
@@ -41,7 +41,7 @@ class TransformerFeatures(nn.Module):
         self.indices = [_block_index(self.card, layer, depth) for layer in layers]
         if not layers:
             raise ConfigError(f"no layers given for backbone '{self.card.name}'; layers: block0 to block{depth - 1}")
-        self.antialias = antialias
+        self.antialias = self.card.antialias if antialias is None else antialias
         self.net = create_backbone(backbone, weights, frozen=True, num_classes=0, depth=max(self.indices) + 1)
         if not norm:
             self.net.norm = nn.Identity()
