@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from adcore_runtime import command
 from adcore_runtime.onnx_file import with_record
 from PIL import Image
 
@@ -109,3 +110,19 @@ def images(tmp_path) -> Path:
         values[4:9, 5:12] //= 2
         Image.fromarray(values).save(folder / name)
     return folder
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """run(arguments...) -> exit code, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["adcore-predict", *map(str, arguments)])
+        code = 0
+        try:
+            command.main()
+        except SystemExit as stop:
+            code = stop.code
+        return (code, *capsys.readouterr())
+
+    return call

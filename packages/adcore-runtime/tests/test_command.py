@@ -12,24 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from adcore_runtime import command
 from PIL import Image
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """run(arguments...) -> exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["adcore-predict", *map(str, arguments)])
-        code = 0
-        try:
-            command.main()
-        except SystemExit as stop:
-            code = stop.code
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 def files(folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from adcore_runtime import __version__
 from adcore_runtime.errors import AdcoreError
+from adcore_runtime.help_texts import MIN_AREA, PIXEL_THRESHOLD, REGIONS, REVIEW_BAND, SAVE_CROPS
 
 CLOSED_PIPE = 141  # the exit code of a program that SIGPIPE ends, as shells see it
 
@@ -56,6 +57,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--backend", default="onnxruntime", help="onnxruntime (default) or openvino")
     parser.add_argument("--threads", type=int, help="cores to use; all by default")
     parser.add_argument("--threshold", type=float, help="instead of the stored one")
+    parser.add_argument("--regions", action="store_true", help=REGIONS)
+    parser.add_argument("--pixel-threshold", type=float, help=PIXEL_THRESHOLD)
+    parser.add_argument("--min-area", type=float, help=MIN_AREA)
+    parser.add_argument("--save-crops", action="store_true", help=SAVE_CROPS)
+    parser.add_argument("--review-band", metavar="LOW,HIGH", help=REVIEW_BAND)
     parser.add_argument("--json", action="store_true", dest="as_json", help="machine-readable output")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"adcore-predict, version {__version__}")
@@ -64,15 +70,26 @@ def arguments() -> argparse.Namespace:
 
 def predict(options: argparse.Namespace) -> None:
     """Score, print and write what the command line asks for."""
-    from adcore_runtime.decisions import printed
+    from adcore_runtime.errors import ConfigError
     from adcore_runtime.files import new_folder
     from adcore_runtime.predictor import Skipped, load
+    from adcore_runtime.rows import RowOptions, printed
 
+    if options.save_crops and not options.out:
+        raise ConfigError("--save-crops needs --out, the folder to save them in")
     if options.out:
         new_folder(options.out, options.overwrite)
     predictor = load(options.model, options.backend, options.threads, options.threshold)
+    wanted = RowOptions.chosen(
+        options.regions,
+        options.pixel_threshold,
+        options.min_area,
+        options.review_band,
+        options.save_crops,
+        predictor.calibration.map_range,
+    )
     rows, skipped = [], []
-    for one in predictor.predict_files(options.source, options.out, options.skip_bad):
+    for one in predictor.predict_files(options.source, options.out, options.skip_bad, wanted):
         bad = isinstance(one, Skipped)
         if options.as_json:
             (skipped if bad else rows).append(asdict(one) if bad else one)

@@ -1,13 +1,14 @@
-"""From a raw score to a decision: threshold, normalised score, and the row that is written for an image."""
+"""From a raw score to a decision: threshold, normalised score, and three verdicts where there is a review band."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+GOOD, REVIEW, BAD = "good", "review", "bad"  # verdicts with a review band
 
 
 @dataclass
@@ -56,17 +57,6 @@ def is_anomalous(scores: Any, threshold: float) -> np.ndarray:
     return np.asarray(scores, np.float64) >= threshold
 
 
-def prediction_row(path: Path, result: Result) -> dict[str, Any]:
-    """An image's row of predictions.csv and of the JSON output."""
-    return {
-        "path": str(path),
-        "score": result.score,
-        "normalized_score": result.normalized_score,
-        "predicted": None if result.is_anomalous is None else int(result.is_anomalous),
-    }
-
-
-def printed(row: Mapping[str, Any]) -> str:
-    """A row as the command line prints it."""
-    decision = {None: "no threshold", 0: "normal", 1: "ANOMALOUS"}[row["predicted"]]
-    return f"{row['score']:12.6g}  {decision:12}  {row['path']}"
+def verdict(score: float, band: tuple[float, float]) -> str:
+    """`GOOD` below the band (low, high), `BAD` from its upper end on, `REVIEW` between: a person looks at the image."""
+    return GOOD if score < band[0] else BAD if score >= band[1] else REVIEW

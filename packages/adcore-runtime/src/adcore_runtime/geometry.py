@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,41 @@ def centred(outer: tuple[int, int], inner: tuple[int, int]) -> tuple[slice, slic
     """Rows and columns of `inner` (height, width) in the middle of `outer`."""
     top, left = (outer[0] - inner[0]) // 2, (outer[1] - inner[1]) // 2
     return slice(top, top + inner[0]), slice(left, left + inner[1])
+
+
+class Frame(NamedTuple):
+    """Where a model's input, and so its map, lies in the original image; positions are edges, 0 the upper or left one."""
+
+    top: int  # the row of the map at which the image begins; negative where a crop cut it
+    left: int
+    rows: int  # of the map that the whole image takes up
+    columns: int
+    row_pixels: float  # original pixels in the height of one row of the map
+    column_pixels: float
+
+    def y(self, row: Any) -> Any:
+        """Original y of a row's upper edge."""
+        return (row - self.top) * self.row_pixels
+
+    def x(self, column: Any) -> Any:
+        """Original x of a column's left edge."""
+        return (column - self.left) * self.column_pixels
+
+    def inside(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
+        """Rows and columns of a map of `shape` that show the image, not its padding."""
+        return (
+            slice(max(0, self.top), min(shape[0], self.top + self.rows)),
+            slice(max(0, self.left), min(shape[1], self.left + self.columns)),
+        )
+
+
+def frame_of(resize: str, size: tuple[int, int], crop: tuple[int, int] | None, height: int, width: int) -> Frame:
+    """The frame of an image of `height` x `width` that was resized to `size` and cropped to `crop` (height, width)."""
+    inner = inner_size(resize, size, height, width)
+    padded = centred(size, inner)
+    cut = centred(size, crop or size)
+    top, left = (padding.start - cutting.start for padding, cutting in zip(padded, cut, strict=True))
+    return Frame(top, left, *inner, height / inner[0], width / inner[1])
 
 
 @lru_cache(maxsize=2)

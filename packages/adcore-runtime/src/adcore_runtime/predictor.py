@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from adcore_runtime.backends import MAP, SCORE, Run, open_graph
-from adcore_runtime.decisions import Calibration, Result, prediction_row
+from adcore_runtime.decisions import Calibration, Result
 from adcore_runtime.decode import decode
 from adcore_runtime.errors import AdcoreError, ArtifactError, ConfigError, DataError
+from adcore_runtime.geometry import frame_of
 from adcore_runtime.image import gray_photo, image_from_array, read_image, to_planes
 from adcore_runtime.listing import find_images
 from adcore_runtime.onnx_file import Description, describe
 from adcore_runtime.results import results_folder
+from adcore_runtime.rows import PLAIN, RowOptions, prediction_row
 
 
 @dataclass
@@ -45,54 +47,63 @@ class Predictor:
         files; float32 has to have the range of the training images. A model that was exported for a camera takes uint8 of
         that camera's size alone. Raises DataError for anything else, and for NaN or infinite values.
         """
-        inputs, _ = self._inputs(image, photo=False)
+        inputs, _, _ = self._inputs(image, photo=False)
         return self._score(inputs, str(image) if isinstance(image, str | Path) else "the image")
 
     def predict_files(
-        self, source: Path, out: Path | None = None, skip_bad: bool = False
+        self,
+        source: Path,
+        out: Path | None = None,
+        skip_bad: bool = False,
+        options: RowOptions = PLAIN,
     ) -> Iterator[dict[str, Any] | Skipped]:
         """Score `source`, an image or a folder, image by image: a row (path, score, normalized_score, predicted) each.
 
         With `skip_bad` an image that cannot be read gives a Skipped. With `out`, rows also name the files `map` and
         `overlay`, and the folder gets predictions.csv, maps/*.tiff (raw float32) and overlays/*.png: each is on the disk
-        before the next image is read, and all get their names once the iterator has ended.
+        before the next image is read, and all get their names once the iterator has ended. `options` add verdict and regions.
         """
         files = find_images(source)
         if out is None:
-            for one in self._each(files, skip_bad, photo=False):
+            for one in self._each(files, skip_bad, False, options):
                 yield one if isinstance(one, Skipped) else one[3]
             return
         root = source if source.is_dir() else source.parent
-        with results_folder(out, root, self.calibration.map_range) as results:
-            for one in self._each(files, skip_bad, photo=True):
+        with results_folder(out, root, self.calibration.map_range, options=options) as results:
+            for one in self._each(files, skip_bad, True, options):
                 yield one if isinstance(one, Skipped) else results.add(*one)
 
-    def _each(self, files: list[Path], skip_bad: bool, photo: bool) -> Iterator[tuple | Skipped]:
+    def _each(self, files: list[Path], skip_bad: bool, photo: bool, options: RowOptions) -> Iterator[tuple | Skipped]:
         """(path, anomaly map, photo, row) of each file."""
         for path in files:
             try:
-                inputs, shown = self._inputs(path, photo)
+                inputs, shown, size = self._inputs(path, photo)
             except DataError as error:
                 if not skip_bad:
                     raise
                 yield Skipped(str(path), str(error))
                 continue
             result = self._score(inputs, str(path))
-            yield path, result.anomaly_map, shown, prediction_row(path, result)
+            preprocess = self.description.preprocess
+            frame = frame_of(preprocess.resize, preprocess.size, preprocess.crop, *size)
+            yield path, result.anomaly_map, shown, prediction_row(path, result, options, frame)
 
-    def _inputs(self, image: str | Path | np.ndarray, photo: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """The graph's input (1, ...), and with `photo` the decoded image in gray."""
+    def _inputs(
+        self, image: str | Path | np.ndarray, photo: bool
+    ) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
+        """The graph's input (1, ...), with `photo` the decoded image in gray, and the image's height and width."""
         preprocess = self.description.preprocess
         if self.description.camera:
             name = "the array" if isinstance(image, np.ndarray) else str(image)
             values = image if isinstance(image, np.ndarray) else decode(image, preprocess.channels).values
             frame = camera_frame(values, self.description.camera, preprocess.channels, name)
-            return frame[None], gray_photo(to_planes(values, name, "", preprocess.channels)) if photo else None
+            shown = gray_photo(to_planes(values, name, "", preprocess.channels)) if photo else None
+            return frame[None], shown, values.shape[:2]
         if isinstance(image, np.ndarray):
             planes = image_from_array(image, preprocess.channels)
         else:
             planes = read_image(image, preprocess.channels)
-        return preprocess(planes)[None], gray_photo(planes) if photo else None
+        return preprocess(planes)[None], gray_photo(planes) if photo else None, planes.shape[1:]
 
     def _score(self, inputs: np.ndarray, name: str) -> Result:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,71 +13,84 @@ from typing import Any
 
 import numpy as np
 
-from adcore_runtime.csv_cells import Writer, plain
+from adcore_runtime import region_table
+from adcore_runtime.csv_cells import Writer, continued, plain, whole_rows
 from adcore_runtime.errors import DataError
 from adcore_runtime.files import leftovers, remove_leftovers, removed_on_failure
 from adcore_runtime.listing import is_image
 from adcore_runtime.overlay import colour_range, write_overlay
+from adcore_runtime.region_table import RegionTable
+from adcore_runtime.rows import PLAIN, RowOptions
 
 TABLE, MAPS, OVERLAYS = "predictions.csv", "maps", "overlays"
 ORIGIN = "origin.txt"  # in a folder that is not finished: the model and the source that its rows are of
-COLUMNS = ("path", "score", "normalized_score", "predicted", "map", "overlay")
+FILES = ("map", "overlay")  # columns with the name of a file
+COLUMNS = ("path", "score", "normalized_score", "predicted", *FILES)  # and `verdict`, where there is a review band
 LONGEST = 180  # bytes of a name; most file systems end at 255, some that encrypt at 143 characters
 
 
 class Results:
-    """Writes rows, maps and overlays into `folder`."""
+    """Writes rows, maps, overlays and regions into `folder`."""
 
-    def __init__(self, folder: Path, root: Path, normal_maps: tuple[float, float] | None) -> None:
+    def __init__(
+        self, folder: Path, root: Path, normal_maps: tuple[float, float] | None, options: RowOptions = PLAIN
+    ) -> None:
         self.folder, self.root, self.normal_maps = folder, root, normal_maps
-        rows = _complete_rows(folder)
+        rows = [row for row in whole_rows(folder / TABLE) if all(_is_written(folder, row[kind]) for kind in FILES)]
         self.done = {plain(row["path"]) for row in rows}  # images whose rows a killed process has written
         self.count = len(rows)
-        with open(folder / f"{TABLE}.new", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(folder / f"{TABLE}.new", folder / TABLE)
-        self._file = open(folder / TABLE, "a", newline="", encoding="utf-8")  # noqa: SIM115
-        self._writer = Writer(self._file, COLUMNS, header=False)
+        self._regions = RegionTable(folder, self.done, options.crops) if options.regions else None
+        columns = [*COLUMNS[:4], *(["verdict"] if options.band else []), *FILES]
+        self._file = continued(folder / TABLE, columns, rows)
+        self._writer = Writer(self._file, columns, header=False)
 
     def add(
         self, path: Path, anomaly_map: np.ndarray | None, photo: np.ndarray | None, row: dict[str, Any]
     ) -> dict[str, Any]:
-        """Write one image's map and overlay and its row; the row with the names of both files, relative to the folder.
+        """Write one image's map, overlay, regions and row; the row with the names of the files, relative to the folder.
 
         `anomaly_map`: (h, w) raw, or None; `photo`: (H, W) uint8.
         """
         row = {**row, "map": None, "overlay": None}
+        name = result_name(path.relative_to(self.root))
         if anomaly_map is not None:
             import tifffile
 
-            name = result_name(path.relative_to(self.root))
             row |= {"map": f"{MAPS}/{name}.tiff", "overlay": f"{OVERLAYS}/{name}.png"}
             for file in (self.folder / row["map"], self.folder / row["overlay"]):
                 file.parent.mkdir(parents=True, exist_ok=True)
             tifffile.imwrite(self.folder / row["map"], anomaly_map.astype(np.float32))
             low, high = colour_range(anomaly_map, self.normal_maps)
             write_overlay(self.folder / row["overlay"], photo, anomaly_map, low, high)
-        self._writer.write(row)
+        if self._regions:
+            row["regions"] = self._regions.add(row["path"], name, row["regions"], photo)
+        self._writer.write({key: value for key, value in row.items() if key != "regions"})
         self._file.flush()  # what is written stays, should the process be killed
         self.count += 1
         return row
 
     def close(self) -> None:
-        """Close the table."""
+        """Close the tables."""
         self._file.close()
+        if self._regions:
+            self._regions.close()
 
 
 @contextmanager
 def results_folder(
-    out: Path, root: Path, normal_maps: tuple[float, float] | None, origin: str = "", resume: bool = False
+    out: Path,
+    root: Path,
+    normal_maps: tuple[float, float] | None,
+    origin: str = "",
+    resume: bool = False,
+    options: RowOptions = PLAIN,
 ) -> Iterator[Results]:
     """Results that are moved to `out` at the end, in place of those of an earlier run there; on a failure none are left.
 
     `root` is the folder whose structure the maps and overlays repeat. `resume` begins with what a killed process has left
-    there. Raises DataError when there was no row, or where `origin` (model and source) was another one.
+    there. Raises DataError when there was no row, or where `origin` (model and source) or `options` were others.
     """
+    origin = f"{origin} {options}"
     staging = out / f".adcore-{os.getpid()}-0.tmp.predict"
     with removed_on_failure(out):
         if resume:
@@ -88,7 +100,7 @@ def results_folder(
         staging.mkdir(parents=True, exist_ok=resume)
         (staging / ORIGIN).write_text(origin, encoding="utf-8")
         try:
-            results = Results(staging, root, normal_maps)
+            results = Results(staging, root, normal_maps, options)
             try:
                 yield results
             finally:
@@ -113,20 +125,11 @@ def _take_over(out: Path, staging: Path, origin: str) -> None:
     for path in left[:1]:
         if (path / ORIGIN).read_text(encoding="utf-8") != origin:
             raise DataError(
-                f"the results in {out} are of another model or source; choose another --out, or leave --resume out"
+                f"the results in {out} are of another model or source, or of other options; choose another --out, or leave "
+                "--resume out"
             )
         if path != staging:
             os.rename(path, staging)
-
-
-def _complete_rows(folder: Path) -> list[dict[str, str]]:
-    """The rows of an unfinished table, as they stand there, whose last line may be cut and whose files must exist."""
-    if not (folder / TABLE).is_file():
-        return []
-    text = (folder / TABLE).read_bytes().decode("utf-8", "replace")
-    whole = io.StringIO(text[: text.rfind("\r\n") + 2], newline="")
-    rows = [row for row in csv.DictReader(whole) if None not in row.values() and None not in row]
-    return [row for row in rows if all(_is_written(folder, row[kind]) for kind in ("map", "overlay"))]
 
 
 def _is_written(folder: Path, name: str) -> bool:
@@ -134,20 +137,24 @@ def _is_written(folder: Path, name: str) -> bool:
 
 
 def remove_earlier(out: Path) -> None:
-    """Delete an earlier run's table and the maps and overlays that it names, and no other file."""
-    table = out / TABLE
-    if not table.is_file():
-        return
-    with open(table, newline="", encoding="utf-8", errors="replace") as file:
-        names = [row.get(kind) for row in csv.DictReader(file) for kind in ("map", "overlay")]
-    table.unlink()
-    for name in filter(None, names):
-        path = PurePosixPath(name)
-        if path.parts[0] in (MAPS, OVERLAYS) and ".." not in path.parts:
-            (out / path).unlink(missing_ok=True)
-            with suppress(OSError):  # not empty
-                for folder in [out.joinpath(*path.parts[:depth]) for depth in range(len(path.parts) - 1, 0, -1)]:
-                    folder.rmdir()
+    """Delete an earlier run's tables and the maps, overlays and crops that they name, and no other file."""
+    for table, kinds in ((TABLE, FILES), (region_table.TABLE, ("crop",))):
+        if not (out / table).is_file():
+            continue
+        with open(out / table, newline="", encoding="utf-8", errors="replace") as file:
+            names = [row.get(kind) for row in csv.DictReader(file) for kind in kinds]
+        (out / table).unlink()
+        for name in filter(None, names):
+            _remove_named(out, PurePosixPath(name))
+
+
+def _remove_named(out: Path, path: PurePosixPath) -> None:
+    """Remove a file of an earlier run, and folders that are empty then."""
+    if path.parts[0] in (MAPS, OVERLAYS, region_table.CROPS) and ".." not in path.parts:
+        (out / path).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            for folder in [out.joinpath(*path.parts[:depth]) for depth in range(len(path.parts) - 1, 0, -1)]:
+                folder.rmdir()
 
 
 def result_name(path: Path) -> str:

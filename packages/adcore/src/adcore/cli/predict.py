@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
+from adcore_runtime.help_texts import MIN_AREA, PIXEL_THRESHOLD, REGIONS, REVIEW_BAND, SAVE_CROPS
 
 from adcore.cli.common import apply_globals, run_options
 from adcore.cli.start import import_libraries
@@ -18,11 +19,21 @@ from adcore.cli.start import import_libraries
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out, and list them.")
 @click.option("--resume", is_flag=True, help="Go on with what a killed command has left in --out.")
+@click.option("--regions", is_flag=True, help=REGIONS)
+@click.option("--pixel-threshold", type=float, help=PIXEL_THRESHOLD)
+@click.option("--min-area", type=float, help=MIN_AREA)
+@click.option("--save-crops", is_flag=True, help=SAVE_CROPS)
+@click.option("--review-band", metavar="LOW,HIGH", help=REVIEW_BAND)
 def command(
     artifact: Path,
     source: Path,
     skip_bad: bool,
     resume: bool,
+    regions: bool,
+    pixel_threshold: float | None,
+    min_area: float | None,
+    save_crops: bool,
+    review_band: str | None,
     out: Path | None,
     overwrite: bool,
     device: str | None,
@@ -32,9 +43,11 @@ def command(
     """Score an image or all images below a folder; --out keeps predictions.csv, maps (float TIFF) and overlays."""
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder of the command to go on with")
+    if save_crops and out is None:
+        raise click.UsageError("--save-crops needs --out, the folder to save them in")
     import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
-    from adcore_runtime.decisions import printed
+    from adcore_runtime.rows import RowOptions, printed
 
     from adcore.artifact import read_header
     from adcore.data.dataset import Skipped
@@ -49,7 +62,8 @@ def command(
             new_folder(out, overwrite or (resume and only_leftovers(out)))
         predictor = load(artifact, chosen_device)
         origin = f"{read_header(artifact)[CHECKSUM]} {source.absolute()} {predictor.device}" if out else ""
-        for one in predict_files(predictor, source, out, skip_bad, origin, resume):
+        options = RowOptions.chosen(regions, pixel_threshold, min_area, review_band, save_crops, predictor.normal_maps)
+        for one in predict_files(predictor, source, out, skip_bad, origin, resume, options):
             bad = isinstance(one, Skipped)
             if as_json:
                 (skipped if bad else rows).append(asdict(one) if bad else one)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adcore_runtime.decisions import prediction_row
+from adcore_runtime.geometry import frame_of
 from adcore_runtime.listing import find_images
 from adcore_runtime.results import results_folder
+from adcore_runtime.rows import PLAIN, RowOptions, prediction_row
 
 from adcore.data.dataset import Skipped
 from adcore.data.samples import DatasetReader, Sample
@@ -23,12 +24,14 @@ def predict_files(
     skip_bad: bool = False,
     origin: str = "",
     resume: bool = False,
+    options: RowOptions = PLAIN,
 ) -> Iterator[dict[str, Any] | Skipped]:
     """Score `source` image by image: a row (path, score, normalized_score, predicted) each, or a Skipped.
 
     With `out`, rows also name the files `map` and `overlay`, and the folder gets, once the iterator has ended,
     predictions.csv, maps/*.tiff (raw float32) and overlays/*.png. Each image is decoded once, and let go.
     `resume` leaves out images whose results a killed process has left in `out`, if they are of the same `origin`.
+    `options` add `verdict` and `regions`, and regions.csv.
     """
     samples = [Sample(path, "test", 0, "") for path in find_images(source)]
     root = source if source.is_dir() else source.parent
@@ -46,16 +49,19 @@ def predict_files(
 
     if out is None:
         for one in scored(samples):
-            yield one if isinstance(one, Skipped) else _row(predictor, one)
+            yield one if isinstance(one, Skipped) else _row(predictor, one, options)
         return
-    with results_folder(out, root, predictor.normal_maps, origin, resume) as results:
+    with results_folder(out, root, predictor.normal_maps, origin, resume, options) as results:
         for one in scored([sample for sample in samples if str(sample.image_path) not in results.done]):
             yield (
                 one
                 if isinstance(one, Skipped)
-                else results.add(one.sample.image_path, one.anomaly_map, one.photo, _row(predictor, one))
+                else results.add(one.sample.image_path, one.anomaly_map, one.photo, _row(predictor, one, options))
             )
 
 
-def _row(predictor: Predictor, image: ScoredImage) -> dict[str, Any]:
-    return prediction_row(image.sample.image_path, predictor.result(image.score, None))
+def _row(predictor: Predictor, image: ScoredImage, options: RowOptions) -> dict[str, Any]:
+    preprocess = predictor.preprocess
+    frame = frame_of(preprocess.resize, preprocess.size, preprocess.crop, *image.size)
+    result = predictor.result(image.score, image.anomaly_map)
+    return prediction_row(image.sample.image_path, result, options, frame)
