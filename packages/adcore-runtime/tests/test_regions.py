@@ -58,7 +58,7 @@ def reached(outer: np.ndarray) -> set[tuple[int, int]]:
     return {(y - 1, x - 1) for y, x in seen}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(MASKS)
 def test_parts_and_outlines_are_those_of_flooding(mask) -> None:
     runs = runs_of(mask)
@@ -93,7 +93,7 @@ def test_box_area_peak_and_order() -> None:
     assert RegionRule(0.95).find(values, WHOLE) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.sampled_from(RESIZE_METHODS),
     st.tuples(st.integers(12, 90), st.integers(12, 90)),
