@@ -35,7 +35,7 @@ dinomaly-baseline dinomaly-reg-small dinomaly-reg-base dinomaly-reg-large
 dinomaly-gem dinomaly-focal dinomaly-aux dinomaly-scale
 supersimplenet supersimplenet-supervised
 uninet
-softpatch subspace-ad anomaly-dino rad inp-former dinomaly2
+softpatch subspace-ad anomaly-dino rad inp-former dinomaly2 musc
 """.split()  # noqa: SIM905
 
 ALIASES = {
@@ -65,7 +65,7 @@ def names() -> set[str]:
 
 
 def test_all_of_them_are_installed() -> None:
-    assert len(PROMISED) == len(set(PROMISED)) == 62
+    assert len(PROMISED) == len(set(PROMISED)) == 63
     assert set(PROMISED) - names() == set()
 
 

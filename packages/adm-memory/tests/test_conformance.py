@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from adcore.testing import ModelConformance
+from adcore.testing import BatchConformance, ModelConformance
 
 
 class TestPadimResnet18(ModelConformance):
@@ -109,3 +109,18 @@ class TestRAD(ModelConformance):
 
 class TestRADLite0(ModelConformance):
     model = "rad-efficientnet-lite0"
+
+
+class TestMuSc(BatchConformance):
+    model = "musc"
+    image_size = 56
+    images = 3
+    overrides: ClassVar = {  # with random weights all class tokens are alike, and rounding would choose the neighbours
+        "backbone": "dinov2_vit_small_14",
+        "layers": ("block0", "block1"),
+        "neighbours": (3,),
+    }
+
+
+class TestMuScLite0(BatchConformance):
+    model = "musc-efficientnet-lite0"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names
     from adcore.model import (
         AnomalyModel,
         Batch,
+        BatchModel,
         Fit,
         Optimization,
         Prediction,
@@ -49,6 +50,7 @@ _LAZY = {
     "AdcoreError": "adcore.errors",
     "AnomalyModel": "adcore.model",
     "Batch": "adcore.model",
+    "BatchModel": "adcore.model",
     "Fit": "adcore.model",
     "Optimization": "adcore.model",
     "Prediction": "adcore.model",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from adcore.errors import NotFittedError
+from adcore.errors import DataError, NotFittedError
 
 if TYPE_CHECKING:
     from adcore.cards import ModelCard
@@ -161,6 +161,29 @@ class AnomalyModel(nn.Module):
 
     def on_fit_end(self, fit: Fit) -> None:
         """After the last batch: build what prediction needs (coreset, quantiles)."""
+
+
+class BatchModel(AnomalyModel):
+    """Base class of models whose images score one another: they learn nothing, and an image has no score alone.
+
+    Such a result is transductive: it holds for the images that were scored together. The card says `training="none"`; no label
+    and no training image is ever seen.
+    """
+
+    def score_all(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
+        """One Prediction, score (1,) and anomaly_map (1, H, W) or None, for each of `images`, in their order.
+
+        `images` are preprocessed, (C, H, W), and are read anew each time one goes through them, so that they need not be kept.
+        Their order must not change a score beyond rounding. Raises DataError where they are too few.
+        """
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Refused with a DataError."""
+        raise DataError(
+            f"{self.card.name if self.card else type(self).__name__} compares the images of a folder with one another and has "
+            "no score for one alone; give a folder to adcore predict or adcore evaluate"
+        )
 
 
 class _Forward(nn.Module):

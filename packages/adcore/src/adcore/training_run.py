@@ -15,7 +15,7 @@ from adcore.data.dataset import ImageDataset, Loader, make_loader
 from adcore.data.samples import Sample, select
 from adcore.evaluation.metrics import image_metrics
 from adcore.evaluation.score import score_samples
-from adcore.model import AnomalyModel
+from adcore.model import AnomalyModel, BatchModel
 from adcore.prepared import Prepared
 from adcore.request import DataChoice, ModelChoice
 from adcore.training.callbacks import Callback
@@ -34,9 +34,13 @@ def train_model(
 ) -> tuple[TrainingSummary, list[dict[str, str]]]:
     """Train `model` on the training images of `run`, from the last of the `checkpoints` on with `resume`.
 
-    Gives the summary, and path and reason of each file that was skipped.
+    A BatchModel learns nothing. Gives the summary, and path and reason of each file that was skipped.
     """
     choice, data, plan = run.choice, run.data, run.choice.plan
+    if isinstance(model, BatchModel):
+        model.to(device).eval()
+        model.fitted = True
+        return TrainingSummary(epochs=0, steps=0, seconds=0.0), []
     model.check_run(run.learned, choice.preprocess.output_size)
 
     def dataset_of(samples: list[Sample]) -> ImageDataset:

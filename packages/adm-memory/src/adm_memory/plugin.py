@@ -82,6 +82,21 @@ _RAD = {
     "epochs": 1,
     "batch_size": 1,
 }
+_MUSC = {
+    "licence": "Apache-2.0",
+    "training": "none",
+    "cost": "heavy",
+    "target": "adm_memory.musc:MuSc",
+    "family": "memory",
+    "title": "MuSc",
+    "paper": "Li et al., MuSc: Zero-Shot Industrial Anomaly Classification and Segmentation with Mutual Scoring of the "
+    "Unlabeled Images, ICLR 2024",
+    "year": 2024,
+    "summary": "Unlabelled images of one folder score one another: what has no like in most others is odd. Nothing is trained.",
+    "not_exportable": "it scores the images of a folder together, and has no score for one alone",
+    "epochs": 1,
+    "batch_size": 1,
+}
 _DFM = {
     "licence": "Apache-2.0",
     "training": "one-pass",
@@ -190,6 +205,19 @@ def adcore_register_models() -> list[ModelCard]:
             config={"backbone": "tf_efficientnet_lite0", "layers": ("stride8", "stride16")},
             cost="light",
             **_RAD,
+        ),
+        ModelCard(
+            name="musc",
+            config={"backbone": "dinov2_vit_base_14"},
+            image_size=448,
+            size_multiple=14,
+            published="97.8 / 97.3 (CLIP ViT-L/14)",
+            **_MUSC,
+        ),
+        ModelCard(
+            name="musc-efficientnet-lite0",
+            config={"backbone": "tf_efficientnet_lite0", "layers": ("stride8", "stride16")},
+            **_MUSC,
         ),
         ModelCard(name="dfkde", config={"backbone": "resnet50"}, **_DFKDE),
         ModelCard(

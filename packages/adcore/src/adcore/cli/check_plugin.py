@@ -10,7 +10,7 @@ import click
 
 from adcore.cards import BackboneCard, DatasetCard, ModelCard
 from adcore.cli.common import parse_settings
-from adcore.errors import PluginError
+from adcore.errors import AdcoreError, PluginError
 from adcore.plugins import Origin, discover, load_plugins
 
 KINDS = {ModelCard: "model", DatasetCard: "dataset", BackboneCard: "backbone"}
@@ -49,12 +49,26 @@ def command(
     roots = {name: {"root": str(root)} for name, root in map(parse_data, data)}
     model = {"image_size": image_size, "epochs": epochs, "overrides": parse_settings(pairs)}
     failed = bool(twice)
-    failed |= _check("model", dict.fromkeys(only or names[ModelCard], model))
+    chosen = only or names[ModelCard]
+    batch = [name for name in chosen if _scores_together(name)]
+    failed |= _check("model", {name: model for name in chosen if name not in batch})
+    failed |= _check("batch model", {name: {k: v for k, v in model.items() if k != "epochs"} for name in batch})
     if not only:
         failed |= _check("dataset", {name: roots.get(name, {}) for name in names[DatasetCard]})
         failed |= _check("backbone", {name: {} for name in names[BackboneCard]})
     if failed:
         sys.exit(1)
+
+
+def _scores_together(name: str) -> bool:
+    """Whether the model is a BatchModel; False where its class cannot be loaded, which the checks will say."""
+    from adcore.model import BatchModel
+    from adcore.registry import model_card, model_class
+
+    try:
+        return issubclass(model_class(model_card(name)), BatchModel)
+    except (AdcoreError, TypeError):
+        return False
 
 
 def _find(package: str) -> Origin:

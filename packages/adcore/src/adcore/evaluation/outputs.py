@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -11,14 +11,19 @@ from adcore.memory import is_out_of_memory
 from adcore.model import AnomalyModel, Prediction
 
 
-def checked_prediction(model: AnomalyModel, images: Tensor, names: Sequence[str]) -> Prediction:
+def checked_prediction(
+    model: AnomalyModel,
+    images: Tensor,
+    names: Sequence[str],
+    predict: Callable[[Tensor], Prediction] | None = None,
+) -> Prediction:
     """`model(images)` for (B, 3, H, W): score (B,) float32 and anomaly_map (B, H, W) float32 or None, all finite.
 
-    `names` are those of the images, for errors. Raises PluginError for anything else that the model returns or raises,
-    DataError for a value that is not finite, AdcoreError when memory does not suffice.
+    `names` are those of the images, for errors; `predict` is called in place of `model`. Raises PluginError for anything else
+    that the model returns or raises, DataError for a value that is not finite, AdcoreError when memory does not suffice.
     """
     try:
-        prediction = model(images)
+        prediction = (predict or model)(images)
     except AdcoreError:
         raise
     except (Exception, SystemExit) as error:  # a third party's model may fail in any way; Ctrl-C still passes

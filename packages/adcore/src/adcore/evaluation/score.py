@@ -17,8 +17,9 @@ from adcore.data.dataset import ImageDataset, Item, Skipped, read_ahead, read_to
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import DataError
 from adcore.evaluation.outputs import checked_prediction
+from adcore.evaluation.pool import Pool, score_pool
 from adcore.evaluation.previews import preview
-from adcore.model import AnomalyModel
+from adcore.model import AnomalyModel, BatchModel, Prediction
 from adcore.preprocess import Preprocess
 
 GPU_BATCH = 16
@@ -91,12 +92,17 @@ def score_each(
 ) -> Iterator[ScoredImage | Skipped]:
     """Read, preprocess and score `samples`, in order, as they are asked for; no more than a group is in memory at once.
 
+    A BatchModel reads all images before the first one comes, and reads them anew for each pass that it makes.
     A file that cannot be read raises DataError, or with `skip_bad` comes as a Skipped. `photos` keeps the decoded images,
     `inputs` the preprocessed ones.
     """
     samples = list(samples)
     dataset = ImageDataset(samples, reader, preprocess, photos=photos)
     model.warm_up()
+    if isinstance(model, BatchModel):
+        for scored in score_pool(model, Pool(dataset, device, skip_bad)):
+            yield scored if isinstance(scored, Skipped) else _scored(*scored, inputs)
+        return
     if one_at_a_time(device):
         size, items = model.group, read_together(dataset.fetch, range(len(dataset)))
     else:
@@ -116,6 +122,14 @@ def score_each(
             score, anomaly_map = next(results)
             mask = None if item.mask is None else item.mask.numpy()
             yield ScoredImage(sample, score, anomaly_map, mask, item.photo, item.size, item.image if inputs else None)
+
+
+def _scored(item: Item, prediction: Prediction, inputs: bool) -> ScoredImage:
+    """An image of a pool."""
+    maps, mask = prediction.anomaly_map, None if item.mask is None else item.mask.numpy()
+    anomaly_map = None if maps is None else maps[0].cpu().numpy()
+    kept = item.image if inputs else None
+    return ScoredImage(item.sample, prediction.score.item(), anomaly_map, mask, item.photo, item.size, kept)
 
 
 def score_samples(

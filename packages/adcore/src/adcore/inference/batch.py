@@ -13,8 +13,10 @@ from adcore_runtime.rows import PLAIN, RowOptions, prediction_row
 
 from adcore.data.dataset import Skipped
 from adcore.data.samples import DatasetReader, Sample
+from adcore.errors import ConfigError
 from adcore.evaluation.score import ScoredImage, score_each
 from adcore.inference.predictor import Predictor
+from adcore.model import BatchModel
 
 
 def predict_files(
@@ -33,6 +35,10 @@ def predict_files(
     `resume` leaves out images whose results a killed process has left in `out`, if they are of the same `origin`.
     `options` add `verdict` and `regions`, and regions.csv.
     """
+    if resume and isinstance(predictor.model, BatchModel):
+        raise ConfigError(
+            f"{predictor.model.card.name} scores the images of a folder together; start over with --overwrite"
+        )
     samples = [Sample(path, "test", 0, "") for path in find_images(source)]
     root = source if source.is_dir() else source.parent
 

@@ -1,6 +1,7 @@
 """For plugin authors: the conformance kit and small data to test with. Needs pytest."""
 
 from adcore.testing.backbone_conformance import BackboneConformance
+from adcore.testing.batch_conformance import BatchConformance
 from adcore.testing.card_conformance import CardConformance
 from adcore.testing.conformance import ModelConformance
 from adcore.testing.data_conformance import DatasetConformance
@@ -9,6 +10,7 @@ from adcore.testing.tiny import fit_tiny, tiny_batches, write_tiny_mvtec
 
 __all__ = [
     "BackboneConformance",
+    "BatchConformance",
     "CardConformance",
     "DatasetConformance",
     "ModelConformance",

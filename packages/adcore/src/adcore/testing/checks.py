@@ -14,7 +14,12 @@ from unittest import mock
 
 from adcore.errors import ConfigError
 
-KITS = {"model": "ModelConformance", "dataset": "DatasetConformance", "backbone": "BackboneConformance"}
+KITS = {
+    "model": "ModelConformance",
+    "batch model": "BatchConformance",
+    "dataset": "DatasetConformance",
+    "backbone": "BackboneConformance",
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def run_checks(kind: str, attributes: Mapping[str, Mapping[str, Any]], checks: I
     classes = {f"Test{number}": name for number, name in enumerate(attributes)}
     code = [f"from adcore.testing import {KITS[kind]}\n"]
     for title, name in classes.items():
-        values = {kind: name, **attributes[name]}
+        values = {kind.split()[-1]: name, **attributes[name]}
         code += [f"\nclass {title}({KITS[kind]}):\n", *(f"    {key} = {value!r}\n" for key, value in values.items())]
     collector = _Collector(classes)
     with tempfile.TemporaryDirectory() as folder:

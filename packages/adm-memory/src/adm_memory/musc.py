@@ -1,0 +1,178 @@
+"""MuSc: unlabelled images score one another, since what is odd in one has no like in most others.
+
+Li et al., MuSc: Zero-Shot Industrial Anomaly Classification and Segmentation with Mutual Scoring of the Unlabeled Images,
+ICLR 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from adcore.backbones.features import create_features
+from adcore.backbones.transformer import TransformerFeatures
+from adcore.errors import ConfigError, DataError
+from adcore.maps import upsample
+from adcore.model import BatchModel, Prediction
+from einops import rearrange
+from pydantic import Field
+from torch import Tensor
+
+from adm_memory.views import layers_at
+
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of a transformer's depth
+BLOCK_BYTES = 2**29  # of the tokens of images that are in memory together
+ROWS_BYTES = 2**26  # of similarities that are computed together
+
+
+def aggregated(tokens: Tensor, degree: int) -> Tensor:
+    """Tokens (B, C, h, w) as means of their `degree` x `degree` neighbourhoods, of unit length: (B, h * w, C). LNAMD."""
+    pooled = F.avg_pool2d(tokens, degree, stride=1, padding=degree // 2, count_include_pad=False)
+    return F.normalize(rearrange(pooled, "b c h w -> b (h w) c"), dim=2)
+
+
+def nearest_distances(queries: Tensor, others: Tensor) -> Tensor:
+    """Distance of each token (P, C) to the nearest token of each other image (N, P, C), all of unit length: (P, N)."""
+    step = max(1, ROWS_BYTES // (4 * queries.shape[0] * others.shape[1]))
+    parts = [torch.einsum("pc,nqc->pnq", queries, part).amax(2) for part in others.split(step)]
+    return (2 - 2 * torch.cat(parts, 1)).clamp(min=0).sqrt()
+
+
+def lowest_mean(distances: Tensor, share: float) -> Tensor:
+    """Mean of the lowest `share` of (P, N), at least of one: (P,). An interval average keeps odd images out."""
+    count = max(1, int(share * distances.shape[1]))
+    return distances.topk(count, dim=1, largest=False).values.mean(1)
+
+
+def smoothed_scores(scores: Tensor, descriptors: Tensor, neighbours: tuple[int, ...]) -> Tensor:
+    """Scores (N,) as means over each image's most similar ones, weighted by similarity: RsCIN, for several window sizes.
+
+    `descriptors` (N, C) are of unit length; an image is the most similar one to itself.
+    """
+    likeness = descriptors @ descriptors.t()  # W
+    results = []
+    for k in neighbours:
+        kept = torch.zeros_like(likeness).scatter(1, likeness.topk(min(k, len(scores)), dim=1).indices, 1.0)
+        weights = likeness * kept
+        results.append(weights @ scores / weights.sum(1))
+    return torch.stack(results).mean(0)
+
+
+@dataclass
+class Described:
+    """One image."""
+
+    grids: list[Tensor]  # of each layer: features (1, C, h, w), or scores (h, w)
+    size: tuple[int, int]  # height and width
+    descriptor: Tensor  # (C,), of unit length
+
+
+class MuSc(BatchModel):
+    """Scores the patches of each image by their distances to all other images of the folder; nothing is trained.
+
+    Most images should be normal. Time grows with the square of their number; memory does not, since images are read in blocks.
+    """
+
+    def __init__(
+        self,
+        backbone: Annotated[str, Field(description="pretrained transformer or convolutional network")] = (
+            "dinov2_vit_base_14"
+        ),
+        layers: Annotated[
+            tuple[str, ...],
+            Field(description="its layers; without any a transformer's blocks at each quarter of its depth"),
+        ] = (),
+        weights: Annotated[str, Field(description="pretrained, random, or a weights file")] = "pretrained",
+        degrees: Annotated[
+            tuple[int, ...], Field(min_length=1, description="sides of the neighbourhoods of a patch; odd numbers")
+        ] = (1, 3, 5),
+        lowest: Annotated[
+            float, Field(gt=0, le=1, description="part of the other images, the most similar ones, that scores a patch")
+        ] = 0.3,
+        neighbours: Annotated[
+            tuple[int, ...],
+            Field(description="similar images whose scores are averaged; none: scores stay as they are"),
+        ] = (1, 2, 3),
+    ) -> None:
+        super().__init__()
+        if any(degree < 1 or degree % 2 == 0 for degree in degrees):
+            raise ConfigError(f"degrees {degrees} must be odd numbers from 1 on")
+        if any(k < 1 for k in neighbours):
+            raise ConfigError(f"neighbours {neighbours} must be numbers from 1 on")
+        layers = layers or tuple(layers_at(backbone, share, share)[0] for share in SHARES)
+        self.extractor = create_features(backbone, layers, weights)
+        self.degrees, self.lowest, self.neighbours = degrees, lowest, neighbours
+
+    def described(self, image: Tensor) -> Described:
+        """The features of an image (3, H, W)."""
+        extractor = self.extractor
+        if isinstance(extractor, TransformerFeatures) and extractor.prefix:
+            tokens, grid = extractor.tokens(image[None]), extractor.grid(image[None])
+            maps = [rearrange(x[:, extractor.prefix :], "b (h w) c -> b c h w", h=grid[0]) for x in tokens]
+            whole = tokens[-1][:, 0]
+        else:
+            maps = extractor(image[None])
+            whole = maps[-1].mean((2, 3))
+        return Described(maps, tuple(image.shape[-2:]), F.normalize(whole, dim=1)[0])
+
+    @torch.no_grad()
+    def score_all(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
+        """Mutual scoring, then scores averaged over similar images; an image's own score is the maximum of its map."""
+        found = list(self._mutual(images))
+        scores = torch.stack([self._map(one).max() for one in found])
+        if self.neighbours:
+            scores = smoothed_scores(scores, torch.stack([one.descriptor for one in found]), self.neighbours)
+        for score, one in zip(scores, found, strict=True):
+            yield Prediction(score[None], self._map(one))
+
+    def _map(self, one: Described) -> Tensor:
+        """(1, H, W): the mean over layers."""
+        return torch.stack([upsample(grid[None], one.size) for grid in one.grids]).mean(0)
+
+    def _mutual(self, images: Iterable[Tensor]) -> Iterator[Described]:
+        """Each image with the scores of its patches, (h, w) of each layer, in place of its features."""
+        blocks = self._blocks(images)
+        first, alone = next(blocks, []), next(blocks, None) is None
+        for number, block in enumerate([first] if alone else self._blocks(images)):
+            distances: list[list[list[Tensor]]] = [[[] for _ in one.grids] for one in block]  # by image and layer
+            for other_number, others in enumerate([block] if alone else self._blocks(images)):
+                for place, one in enumerate(block):
+                    rest = [x for i, x in enumerate(others) if (other_number, i) != (number, place)]
+                    for layer in range(len(one.grids)) if rest else ():
+                        grids = [one.grids[layer], *(x.grids[layer] for x in rest)]
+                        distances[place][layer].append(self._distances(grids))
+            for one, parts in zip(block, distances, strict=True):
+                if not parts[0]:
+                    raise DataError(
+                        "MuSc compares images with one another, and this one is alone; give a folder of images"
+                    )
+                scores = [
+                    self._scores(torch.cat(part, 2)).view(m.shape[-2:])
+                    for part, m in zip(parts, one.grids, strict=True)
+                ]
+                yield Described(scores, one.size, one.descriptor)
+
+    def _distances(self, grids: list[Tensor]) -> Tensor:
+        """Distances of the patches of the first map (1, C, h, w) to the nearest ones of N others: (degrees, h * w, N)."""
+        if any(grid.shape != grids[0].shape for grid in grids):
+            raise DataError("images that are scored together must have one size after the resize")
+        own, others = grids[0], torch.cat(grids[1:])
+        return torch.stack([nearest_distances(aggregated(own, r)[0], aggregated(others, r)) for r in self.degrees])
+
+    def _scores(self, distances: Tensor) -> Tensor:
+        """(degrees, h * w, N) -> (h * w,): the mean over degrees of what the most similar images say."""
+        return torch.stack([lowest_mean(one, self.lowest) for one in distances]).mean(0)
+
+    def _blocks(self, images: Iterable[Tensor]) -> Iterator[list[Described]]:
+        """The images' features, as many at a time as BLOCK_BYTES hold."""
+        iterator = iter(images)
+        block = [self.described(image) for image in islice(iterator, 1)]
+        size = max(1, BLOCK_BYTES // sum(4 * m.numel() for m in block[0].grids)) if block else 1
+        block += [self.described(image) for image in islice(iterator, size - 1)]
+        while block:
+            yield block
+            block = [self.described(image) for image in islice(iterator, size)]

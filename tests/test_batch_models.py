@@ -1,0 +1,48 @@
+"""Models whose images score one another, as users meet them: no training images, folders alone, results that say so."""
+
+import json
+
+import adcore
+import pytest
+from adcore.errors import DataError
+from adcore.testing import write_tiny_mvtec
+
+
+def test_a_folder_without_training_images_is_scored_and_the_result_says_how(tmp_path, run_cli):
+    write_tiny_mvtec(tmp_path / "data", train=0, normal=6, anomalous=1)
+    data, options = f"mvtec:{tmp_path / 'data'}", {"weights": "random", "image_size": 64}
+    run = adcore.train(data, "part", "musc-efficientnet-lite0", out=tmp_path / "run", **options)
+    assert run.summary["protocol"] == "transductive"
+    assert run.summary["pool"]["images"] == 7
+    assert run.summary["counts"] == {"test": {"normal": 6, "anomalous": 1}}
+    assert run.metrics["image_auroc"] == 1.0  # the one that has no like
+    again = adcore.evaluate(run.artifact, data, "part", out=tmp_path / "again")
+    assert again.summary["pool"] == run.summary["pool"]
+    assert [row["score"] for row in again.predictions] == [row["score"] for row in run.predictions]
+    code, out, err = run_cli("predict", run.artifact, tmp_path / "data/part/test", "--json")
+    assert code == 0, err
+    assert {round(row["score"], 5) for row in json.loads(out)["predictions"]} == {
+        round(row["score"], 5) for row in run.predictions
+    }
+    one = tmp_path / "data/part/test/spot/006.png"
+    for arguments in (
+        ("predict", run.artifact, one),
+        ("predict", run.artifact, one.parent, "--resume", "--out", tmp_path / "p"),
+    ):
+        code, _, err = run_cli(*arguments)
+        assert code == 2
+        assert len(err.strip().splitlines()) == 1, err
+    assert not (tmp_path / "p").exists()
+    with pytest.raises(DataError, match="no score for one alone"):
+        adcore.load(run.artifact).predict(one)
+
+
+def test_a_bad_file_is_left_out_and_named(tmp_path):
+    data = write_tiny_mvtec(tmp_path / "data", train=0, normal=4, anomalous=3)
+    (data / "part/test/good/001.png").write_bytes(b"nothing")
+    options = {"weights": "random", "image_size": 64, "out": tmp_path / "run"}
+    with pytest.raises(DataError, match=r"001\.png"):
+        adcore.train(f"mvtec:{data}", "part", "musc-efficientnet-lite0", **options)
+    run = adcore.train(f"mvtec:{data}", "part", "musc-efficientnet-lite0", skip_bad=True, **options)
+    assert run.summary["pool"]["images"] == 6
+    assert [one["path"].endswith("001.png") for one in run.summary["skipped"]] == [True]
