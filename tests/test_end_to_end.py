@@ -47,6 +47,9 @@ def test_a_run_leaves_its_files_and_no_other(run) -> None:
     (spots,) = result["defects"]
     assert (spots["defect"], spots["images"], spots["image_auroc"]) == ("spot", 3, run.metrics["image_auroc"])
     assert spots["recall"] == run.metrics["recall"]
+    assert spots["aupro"] == pytest.approx(run.metrics["aupro"])
+    low, high = result["intervals"]["image_auroc"]
+    assert low <= run.metrics["image_auroc"] <= high
 
 
 def test_a_run_leaves_its_figures_as_text_and_pictures(run) -> None:

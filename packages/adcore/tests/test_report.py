@@ -169,10 +169,20 @@ def test_run_with_nothing_to_show_still_gives_a_page(tmp_path):
     assert "Decisions" not in text
 
 
+def test_defect_types_and_intervals_are_shown(tmp_path):
+    row = {"defect": "crack", "images": 3, "image_auroc": 0.91234, "aupro": None, "recall": 0.5}
+    text = page(tmp_path, defects=[row], intervals={"image_auroc": (0.8, 0.975)}).text
+    assert "crack 3 0.9123 n/a 0.5000" in text
+    assert "0.8000–0.9750" in text
+    assert "Each type against all normal images" in text
+
+
 def test_every_metric_has_a_name_and_a_meaning():
     from adcore.evaluation.pixel import PIXEL_METRICS
+    from adcore.evaluation.segmentation import SEGMENTATION_METRICS
 
-    computed = {*image_metrics(SCORES, LABELS, THRESHOLD).values, *PIXEL_METRICS} - {"confusion_matrix"}
+    computed = {*image_metrics(SCORES, LABELS, THRESHOLD).values, *PIXEL_METRICS, *SEGMENTATION_METRICS}
+    computed -= {"confusion_matrix"}
     assert computed == set(MEANINGS)
 
 

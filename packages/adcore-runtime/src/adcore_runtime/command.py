@@ -86,7 +86,7 @@ def predict(options: argparse.Namespace) -> None:
         options.min_area,
         options.review_band,
         options.save_crops,
-        predictor.calibration.map_range,
+        predictor.calibration.pixel_threshold,
     )
     rows, skipped = [], []
     for one in predictor.predict_files(options.source, options.out, options.skip_bad, wanted):

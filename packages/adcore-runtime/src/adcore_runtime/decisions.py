@@ -36,6 +36,11 @@ class Calibration:
         threshold, scores, maps = (stored.get(key) for key in ("threshold", "score_range", "map_range"))
         return cls(threshold["value"] if threshold else None, tuple(scores or ()) or None, tuple(maps or ()) or None)
 
+    @property
+    def pixel_threshold(self) -> float | None:
+        """Just above the highest value that a normal image's map reached; None where there was no map."""
+        return float(np.nextafter(np.float32(self.map_range[1]), np.float32(np.inf))) if self.map_range else None
+
     def with_threshold(self, threshold: float) -> Calibration:
         """The same with another threshold."""
         return replace(self, threshold=threshold)

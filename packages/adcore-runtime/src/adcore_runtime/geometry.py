@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -42,12 +43,42 @@ class Frame(NamedTuple):
         """Original x of a column's left edge."""
         return (column - self.left) * self.column_pixels
 
+    def shown(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
+        """Rows and columns of the original whose middles lie in a map of `shape`: all of them, unless a crop cut some."""
+        rows, columns = self.inside(shape)
+        return (
+            slice(_first(self.y(rows.start)), _first(self.y(rows.stop))),
+            slice(_first(self.x(columns.start)), _first(self.x(columns.stop))),
+        )
+
     def inside(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
         """Rows and columns of a map of `shape` that show the image, not its padding."""
         return (
             slice(max(0, self.top), min(shape[0], self.top + self.rows)),
             slice(max(0, self.left), min(shape[1], self.left + self.columns)),
         )
+
+
+def enlarged(anomaly_map: np.ndarray, frame: Frame, rows: slice, columns: slice) -> np.ndarray:
+    """The map (h, w) at the middles of the original's pixels in `rows` and `columns`, bilinear: (R, C) float32.
+
+    Beyond the middles of the image's outer pixels in the map, the outer values go on.
+    """
+    values, inside = anomaly_map, frame.inside(anomaly_map.shape)
+    sides = zip((rows, columns), inside, (frame.top, frame.left), frame[4:], strict=True)
+    for axis, (part, kept, first, pixels) in enumerate(sides):
+        place = ((np.arange(part.start, part.stop) + 0.5) / pixels + first - 0.5).clip(kept.start, kept.stop - 1)
+        before = np.floor(place).astype(np.intp)
+        after = np.minimum(before + 1, kept.stop - 1)
+        share = np.expand_dims((place - before).astype(np.float32), 1 - axis)
+        low, high = values.take(before, axis), values.take(after, axis)
+        values = low + (high - low) * share
+    return values
+
+
+def _first(edge: float) -> int:
+    """The first pixel whose middle is not before `edge`."""
+    return math.ceil(edge - 0.5)
 
 
 def frame_of(resize: str, size: tuple[int, int], crop: tuple[int, int] | None, height: int, width: int) -> Frame:

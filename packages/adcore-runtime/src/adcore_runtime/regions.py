@@ -39,22 +39,19 @@ class RegionRule:
     min_area: float = 0.0  # in original pixels
 
     @classmethod
-    def chosen(
-        cls, pixel_threshold: float | None, min_area: float, normal_maps: tuple[float, float] | None
-    ) -> RegionRule:
-        """A rule from what the user gave; without a pixel threshold, just above all that normal images reached.
+    def chosen(cls, pixel_threshold: float | None, min_area: float, calibrated: float | None) -> RegionRule:
+        """A rule from what the user gave; without a pixel threshold, the `calibrated` one.
 
-        `normal_maps`: median and highest value of normal images' maps in the calibration. ConfigError for a number that is
-        not valid, or where there is no calibration to take the threshold from.
+        ConfigError for a number that is not valid, or where there is neither threshold.
         """
         if not (math.isfinite(min_area) and min_area >= 0):
             raise ConfigError(f"--min-area is a number of original pixels from 0 on, not {min_area}")
         if pixel_threshold is None:
-            if normal_maps is None:
+            if calibrated is None:
                 raise ConfigError(
                     "this model has no calibrated maps to take a pixel threshold from; give --pixel-threshold"
                 )
-            pixel_threshold = float(np.nextafter(np.float32(normal_maps[1]), np.float32(np.inf)))
+            pixel_threshold = calibrated
         if not math.isfinite(pixel_threshold):
             raise ConfigError(f"--pixel-threshold is a finite number, not {pixel_threshold}")
         return cls(pixel_threshold, min_area)

@@ -42,12 +42,15 @@ class RowOptions:
         min_area: float | None,
         band: str | None,
         crops: bool,
-        normal_maps: tuple[float, float] | None,
+        calibrated: float | None,
     ) -> RowOptions:
-        """From a command line, where each option about regions asks for regions; ConfigError for what is not valid."""
+        """From a command line, where each option about regions asks for regions; ConfigError for what is not valid.
+
+        `calibrated`: the pixel threshold of the calibration, for regions without one of their own.
+        """
         wanted = regions or crops or pixel_threshold is not None or min_area is not None
         return cls(
-            RegionRule.chosen(pixel_threshold, min_area or 0.0, normal_maps) if wanted else None,
+            RegionRule.chosen(pixel_threshold, min_area or 0.0, calibrated) if wanted else None,
             parse_band(band) if band else None,
             crops,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adcore_runtime.decisions import Calibration
 from torch import Tensor, nn
 
 import adcore
@@ -36,6 +37,11 @@ class Artifact:
     def threshold(self) -> float | None:
         """The calibrated threshold on raw scores; None when there was nothing to calibrate on."""
         return self.calibration.get("threshold", {}).get("value")
+
+    @property
+    def pixel_threshold(self) -> float | None:
+        """Just above the highest value of normal images' maps in the calibration; None where they are not known."""
+        return Calibration.from_dict(self.calibration).pixel_threshold
 
 
 def save(path: str | Path, artifact: Artifact, include_backbone: bool = False) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from adcore.data.samples import DatasetReader, select
 from adcore.data.value_ranges import range_notes, value_ranges
 from adcore.errors import DataError
 from adcore.evaluation import evaluate as evaluation
+from adcore.evaluation.full_size import full_size_metrics
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.evaluation.thresholds import CROSSED
 from adcore.files import folder_lock, new_folder, remove_leftovers, removed_on_failure, sha256_file
@@ -159,7 +160,7 @@ def training(
         header = artifacts.save(folder / artifacts.MODEL_FILE, artifact, include_backbone)
         record = run_record(artifact, data, scorings["test"], summary["counts"], notes) | fit_record(choice, fitted)
         if scorings["val"].images:
-            measured = evaluation.measure(scorings["val"], artifact.threshold)
+            measured = evaluation.measure(scorings["val"], artifact.threshold, artifact.pixel_threshold)
             record |= {"val": measured.to_dict(), "val_image_auroc": measured.values.get("image_auroc")}
             record["timings"]["ms_per_image"] = scorings["test"].ms_per_image or scorings["val"].ms_per_image
         record["timings"]["fit_seconds"] = fitted.seconds
@@ -194,8 +195,11 @@ def evaluate(
     device: str = "auto",
     overwrite: bool = False,
     source: Path | None = None,
+    full_size: bool = False,
 ) -> RunResult:
     """Score the test images of `data` with a trained model, at its own threshold.
+
+    `full_size` adds the pixel metrics on original pixels, `full_size` of result.json.
 
     Raises DataError where `folder` holds a trained model or `source`, the file that `artifact` was loaded from.
     """
@@ -218,6 +222,8 @@ def evaluate(
         counts = evaluation.count_samples([image.sample for image in scoring.images])
         run = run_record(artifact, data, scoring, counts) | {"training": artifact.training, "skipped": scoring.skipped}
         run |= {"device": device_record(chosen_device), "peak_memory_mb": peak_memory_mb()}
+        if full_size:
+            run["full_size"] = full_size_metrics(scoring, reader, artifact.preprocess).to_dict()
         clear(folder)
         return write_results(folder, run, scoring, reader, artifact)
 

@@ -158,7 +158,13 @@ def _show_run(result: RunResult) -> None:
     for label, key in HEADLINE:
         value = metrics.values.get(key)
         text = f"{value:.4f}" if value is not None else f"n/a ({metrics.reasons.get(key, 'not measured')})"
+        if interval := summary["intervals"].get(key):
+            text += f" (95 %: {interval[0]:.4f} to {interval[1]:.4f})"
         click.echo(f"  {label:16}{text}")
+    original = summary.get("full_size", {}).get("values", {})
+    for label, key in HEADLINE:
+        if original.get(key) is not None:
+            click.echo(f"  {label:16}{original[key]:.4f} on original pixels")
     timings = summary["timings"]
     if timings.get("fit_seconds") is not None:
         click.echo(f"  {'fit':16}{timings['fit_seconds']:.1f} s")

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--full-size", is_flag=True, help="Pixel metrics also on the pixels of the original images.")
 @data_options()
 def command(
     artifact: Path,
+    full_size: bool,
     data: str,
     category: str | None,
     pooled: bool,
@@ -44,6 +46,6 @@ def command(
     def evaluate(one: DataChoice) -> RunResult:
         parts = ("evaluate", loaded.model.card.name, one.dataset, one.category)
         folder = pipeline.folder_of(out, parts, alone=len(chosen) == 1)
-        return pipeline.evaluate(loaded, one, folder, chosen_device, overwrite, source=artifact)
+        return pipeline.evaluate(loaded, one, folder, chosen_device, overwrite, artifact, full_size)
 
     show_runs(map(evaluate, chosen), as_json, alone=len(chosen) == 1)

@@ -62,7 +62,8 @@ def command(
             new_folder(out, overwrite or (resume and only_leftovers(out)))
         predictor = load(artifact, chosen_device)
         origin = f"{read_header(artifact)[CHECKSUM]} {source.absolute()} {predictor.device}" if out else ""
-        options = RowOptions.chosen(regions, pixel_threshold, min_area, review_band, save_crops, predictor.normal_maps)
+        calibrated = predictor.calibration.pixel_threshold
+        options = RowOptions.chosen(regions, pixel_threshold, min_area, review_band, save_crops, calibrated)
         for one in predict_files(predictor, source, out, skip_bad, origin, resume, options):
             bad = isinstance(one, Skipped)
             if as_json:

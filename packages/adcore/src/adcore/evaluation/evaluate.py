@@ -12,19 +12,21 @@ from adcore_runtime.csv_cells import Writer
 from adcore.data.samples import NORMAL, Sample
 from adcore.errors import DataError
 from adcore.evaluation.metrics import Metrics, image_metrics, is_anomalous
-from adcore.evaluation.pixel import pixel_metrics
+from adcore.evaluation.pixel import defect_aupro, pixel_metrics
 from adcore.evaluation.plugin_metrics import plugin_metrics
-from adcore.evaluation.score import Scoring
+from adcore.evaluation.score import ScoredImage, Scoring
+from adcore.evaluation.segmentation import segmentation_metrics
 from adcore.evaluation.thresholds import choose_threshold
 from adcore.files import atomic_path
 
 
-def measure(scoring: Scoring, threshold: float | None) -> Metrics:
+def measure(scoring: Scoring, threshold: float | None, pixel_threshold: float | None = None) -> Metrics:
     """Image and pixel metrics on raw scores; what is undefined is None, with the reason."""
     if not scoring.images:
         return image_metrics([], [], threshold)
-    known = [image for image in scoring.images if image.mask is not None and image.anomaly_map is not None]
-    pixel = pixel_metrics([image.anomaly_map for image in known], [image.mask for image in known])
+    known = _with_masks(scoring)
+    maps, masks = [image.anomaly_map for image in known], [image.mask for image in known]
+    pixel = pixel_metrics(maps, masks) | segmentation_metrics(maps, masks, pixel_threshold)
     if all(image.anomaly_map is None for image in scoring.images):
         pixel = Metrics.undefined(tuple(pixel.values), "the model gives no anomaly map")
     return image_metrics(scoring.scores, scoring.labels, threshold) | pixel | plugin_metrics(scoring)
@@ -73,24 +75,39 @@ def prediction_rows(scoring: Scoring, threshold: float | None) -> list[dict[str,
 
 
 def defect_rows(scoring: Scoring, threshold: float | None) -> list[dict[str, Any]]:
-    """One row a defect type, by name: `defect`, `images`, `image_auroc` against all normal images, `recall` at the threshold.
+    """One row a defect type, by name: `defect`, `images`, `image_auroc` and `aupro` against all normal images, `recall`.
 
-    What is undefined, without a normal image or a threshold, is None.
+    What is undefined, without a normal image, a threshold or a mask, is None.
     """
     normal = [image.score for image in scoring.images if image.sample.label == NORMAL]
     alone = len({image.sample.category for image in scoring.images}) < 2
+
+    def name_of(sample: Sample) -> str | None:
+        if sample.label == NORMAL:
+            return None
+        return sample.defect if alone else f"{sample.category}/{sample.defect}"
+
     types: dict[str, list[float]] = {}
     for image in scoring.images:
-        if image.sample.label != NORMAL:
-            name = image.sample.defect if alone else f"{image.sample.category}/{image.sample.defect}"
+        if name := name_of(image.sample):
             types.setdefault(name, []).append(image.score)
+    known = _with_masks(scoring)
+    aupro = defect_aupro(
+        [image.anomaly_map for image in known],
+        [image.mask for image in known],
+        [name_of(image.sample) for image in known],
+    )
     rows = []
     for defect, scores in sorted(types.items()):
         values = image_metrics([*normal, *scores], [0] * len(normal) + [1] * len(scores), threshold).values
-        rows.append(
-            {"defect": defect, "images": len(scores), "image_auroc": values["image_auroc"], "recall": values["recall"]}
-        )
+        row = {"defect": defect, "images": len(scores), "image_auroc": values["image_auroc"]}
+        rows.append(row | {"aupro": aupro.get(defect), "recall": values["recall"]})
     return rows
+
+
+def _with_masks(scoring: Scoring) -> list[ScoredImage]:
+    """The images that pixel metrics can be computed on."""
+    return [image for image in scoring.images if image.mask is not None and image.anomaly_map is not None]
 
 
 def write_predictions(path: Path, rows: list[dict[str, Any]]) -> None:

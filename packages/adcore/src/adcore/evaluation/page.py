@@ -76,6 +76,8 @@ def write_page(
             images=pictures.gallery,
             thresholds=run.get("thresholds", ()),
             history=run.get("history", ()),
+            defects=() if targets else run["defects"],
+            intervals={} if targets else run["intervals"],
             skipped=[(entry["path"], entry["reason"]) for entry in run["skipped"]],
             config={key: run[key] for key in ("config", "plan", "preprocess", "device") if key in run},
             versions=run["versions"],

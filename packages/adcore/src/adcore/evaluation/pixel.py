@@ -9,7 +9,7 @@ and a binary search merges the two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,32 +33,78 @@ def pixel_metrics(maps: Sequence[Any], masks: Sequence[Any]) -> Metrics:
     """
     if len(maps) != len(masks):
         raise DataError(f"{len(maps)} anomaly maps but {len(masks)} masks: leave out images whose mask is not known")
-    normal, anomalous, weights, n_regions = _collect(maps, masks)
+    pixels = _collect(maps, masks)
     if not len(maps):
         return Metrics.undefined(PIXEL_METRICS, "no anomaly map with a known mask")
-    if not anomalous.size or not normal.size:
-        kind = "normal" if anomalous.size else "anomalous"
+    if not pixels.anomalous.size or not pixels.normal.size:
+        kind = "normal" if pixels.anomalous.size else "anomalous"
         return Metrics.undefined(PIXEL_METRICS, f"no {kind} pixel in the masks")
+    return curve_metrics(_steps(pixels, [pixels.normal]))
 
-    normal.sort()  # bare values: numpy sorts them with vector instructions, ten times faster than any argsort
-    score, step = np.unique(anomalous, return_inverse=True)  # ascending; equal scores are one step of every curve
-    found = np.bincount(step)  # anomalous pixels at each step
-    overlap = np.bincount(step, weights) / n_regions  # what each step adds to the per-region overlap
-    fp_before = normal.size - np.searchsorted(normal, score, "right")  # normal pixels strictly above the step
-    fp_after = normal.size - np.searchsorted(normal, score, "left")  # and those that tie with it
+
+def defect_aupro(maps: Sequence[Any], masks: Sequence[Any], types: Sequence[str | None]) -> dict[str, float]:
+    """AUPRO of each defect type: its images and all normal ones, whose type is None; maps and masks as above.
+
+    A type without an anomalous pixel is left out. The pixels of the normal images are sorted once for all types.
+    """
+
+    def collected(name: str | None) -> _Pixels:
+        chosen = [i for i, one in enumerate(types) if one == name]
+        return _collect([maps[i] for i in chosen], [masks[i] for i in chosen])
+
+    good, found = collected(None).normal, {}
+    for name in sorted({one for one in types if one is not None}):
+        pixels = collected(name)
+        if pixels.anomalous.size and pixels.normal.size + good.size:
+            found[name] = curve_metrics(_steps(pixels, [good, pixels.normal])).values["aupro"]
+    return found
+
+
+class Steps(NamedTuple):
+    """What every curve is made of: one step for each score that anomalous pixels have, ascending; (steps,) each."""
+
+    found: np.ndarray  # anomalous pixels with this score
+    overlap: np.ndarray  # what they add to the per-region overlap; the sum is 1
+    fp_before: np.ndarray  # normal pixels above the step
+    fp_after: np.ndarray  # and those that tie with it
+    normal: int  # normal pixels in all
+
+
+def curve_metrics(steps: Steps) -> Metrics:
+    """PIXEL_METRICS of the curves; there is a normal and an anomalous pixel."""
+    found, total = steps.found, steps.found.sum()
     tp = np.cumsum(found[::-1])[::-1]  # anomalous pixels at or above the step
-
-    fpr_before, fpr_after = fp_before / normal.size, fp_after / normal.size
-    precision = tp / (tp + fp_after)
+    fpr_before, fpr_after = steps.fp_before / steps.normal, steps.fp_after / steps.normal
+    precision = tp / np.maximum(tp + steps.fp_after, 1)
     values = (
-        _area(fpr_before, fpr_after, found / anomalous.size, 1.0),
-        found @ precision / anomalous.size,
-        (2 * tp / (tp + fp_after + anomalous.size)).max(),
-        _area(fpr_before, fpr_after, overlap, FPR_LIMIT) / FPR_LIMIT,
-        _area(fpr_before, fpr_after, overlap, FEW_FALSE_POSITIVES) / FEW_FALSE_POSITIVES,
+        _area(fpr_before, fpr_after, found / total, 1.0),
+        found @ precision / total,
+        (2 * tp / (tp + steps.fp_after + total)).max(),
+        _area(fpr_before, fpr_after, steps.overlap, FPR_LIMIT) / FPR_LIMIT,
+        _area(fpr_before, fpr_after, steps.overlap, FEW_FALSE_POSITIVES) / FEW_FALSE_POSITIVES,
     )
     rounded = np.minimum(values, 1.0)  # a perfect map may sum up to 1 + 2e-16
     return Metrics(dict(zip(PIXEL_METRICS, rounded.tolist(), strict=True)))
+
+
+def _steps(pixels: _Pixels, normal: Sequence[np.ndarray]) -> Steps:
+    """The curves of anomalous `pixels` against the scores of `normal` pixels, which are sorted here."""
+    for scores in normal:
+        scores.sort()  # bare values: numpy sorts them with vector instructions, ten times faster than any argsort
+    score, step = np.unique(pixels.anomalous, return_inverse=True)  # equal scores are one step of every curve
+    count = sum(scores.size for scores in normal)
+    before, after = (
+        count - sum(np.searchsorted(scores, score, side) for scores in normal) for side in ("right", "left")
+    )
+    overlap = np.bincount(step, pixels.weights) / pixels.regions
+    return Steps(np.bincount(step), overlap, before, after, count)
+
+
+class _Pixels(NamedTuple):
+    normal: np.ndarray  # scores of normal pixels
+    anomalous: np.ndarray  # of anomalous ones
+    weights: np.ndarray  # 1 / pixels of its region, for each anomalous pixel
+    regions: int
 
 
 def _area(fpr_before: np.ndarray, fpr_after: np.ndarray, rise: np.ndarray, limit: float) -> float:
@@ -69,8 +115,7 @@ def _area(fpr_before: np.ndarray, fpr_after: np.ndarray, rise: np.ndarray, limit
     return float(rise @ (ramp + np.maximum(limit - fpr_after, 0)))
 
 
-def _collect(maps: Sequence[Any], masks: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Scores of normal pixels, scores of anomalous pixels, the latter's weights 1/|region|, and the number of regions."""
+def _collect(maps: Sequence[Any], masks: Sequence[Any]) -> _Pixels:
     from scipy.ndimage import label
 
     n_pixels = sum(int(np.prod(np.shape(mask))) for mask in masks)
@@ -93,4 +138,4 @@ def _collect(maps: Sequence[Any], masks: Sequence[Any]) -> tuple[np.ndarray, np.
         weights[j : j + n_inside] = 1 / np.bincount(inside, minlength=1)[inside] if n else 0
         normal[i : i + n_outside] = map_[~mask] if n else map_.ravel()
         i, j, n_regions = i + n_outside, j + n_inside, n_regions + n
-    return normal, anomalous, weights, n_regions
+    return _Pixels(normal, anomalous, weights, n_regions)

@@ -37,10 +37,12 @@ TITLES = {
     "pixel_f1_max": "Pixel F1-max",
     "aupro": "AUPRO",
     "aupro_5": "AUPRO at 5 % FPR",
+    "seg_f1": "SegF1",
 }
 MEANINGS = {name: (title, texts()[f"meaning.{name}"]["en"]) for name, title in TITLES.items()}
 HEADLINE = ("image_auroc", "pixel_auroc", "aupro")
 COLUMNS = ("image_auroc", "image_aupr", "image_f1_max", "tpr_at_fpr_1", "tpr_at_fpr_5", "precision", "recall", "f1")
+BY_DEFECT = ("image_auroc", "aupro", "recall")
 TRANSFER = (  # of a run with targets, instead of the headline
     ("Image AUROC, source", "on the domain that the model was trained on", "source"),
     ("Image AUROC, targets", "mean of the domains that the model never saw", "target_mean"),
@@ -94,6 +96,8 @@ class ReportData:
     images: Sequence[Mapping[str, Any]] = ()  # as `gallery.gallery` makes them; the page is then one to work with
     thresholds: Sequence[Mapping[str, Any]] = ()  # method, value or None, used: the marks beside the threshold
     history: Sequence[Mapping[str, float | None]] = ()  # losses of each epoch, values of each validation
+    defects: Sequence[Mapping[str, Any]] = ()  # rows of `evaluate.defect_rows`
+    intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)  # of metrics, 95 %
     skipped: Sequence[tuple[str, str]] = ()  # (path, reason)
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -134,9 +138,16 @@ def render_report(report: ReportData) -> str:
         data,
         report=report,
         headline=_headline(report),
+        by_defect=[(name, *MEANINGS[name]) for name in BY_DEFECT],
         columns=[(name, *MEANINGS[name]) for name in COLUMNS] if report.domains else [],
         metrics=[
-            (*meanings.get(name, (name, "")), _key(name), value, reasons.get(name, "undefined"))
+            (
+                *meanings.get(name, (name, "")),
+                _key(name),
+                value,
+                reasons.get(name, "undefined"),
+                report.intervals.get(name),
+            )
             for name, value in values.items()
             if not isinstance(value, Mapping)
         ],

@@ -129,7 +129,8 @@ class Domains:
             print(line, flush=True)
 
     def _measure(self, scoring: Scoring) -> dict[str, Any]:
-        return flat(evaluation.measure(scoring, self.trained.artifact.threshold).to_dict())
+        artifact = self.trained.artifact
+        return flat(evaluation.measure(scoring, artifact.threshold, artifact.pixel_threshold).to_dict())
 
     def _draw(self, part: str, scoring: Scoring) -> None:
         """Some samples of `scoring` below visualizations/`part`."""

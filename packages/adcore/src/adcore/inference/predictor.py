@@ -35,9 +35,14 @@ class Predictor:
         return self.artifact.threshold
 
     @property
+    def calibration(self) -> Calibration:
+        """What turns raw scores into decisions."""
+        return Calibration.from_dict(self.artifact.calibration)
+
+    @property
     def normal_maps(self) -> tuple[float, float] | None:
         """Median and highest value of normal images' anomaly maps in the calibration; None where they are not known."""
-        return Calibration.from_dict(self.artifact.calibration).map_range
+        return self.calibration.map_range
 
     def predict(self, image: str | Path | np.ndarray | Tensor) -> Result:
         """Score a file, or a decoded image as a camera gives it.
@@ -61,7 +66,7 @@ class Predictor:
 
     def result(self, score: float, anomaly_map: np.ndarray | None) -> Result:
         """A raw score with the calibration applied."""
-        return Calibration.from_dict(self.artifact.calibration).result(score, anomaly_map)
+        return self.calibration.result(score, anomaly_map)
 
 
 def load(path: str | Path, device: str = "cpu", model: type[AnomalyModel] | None = None) -> Predictor:

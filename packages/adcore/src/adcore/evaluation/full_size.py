@@ -1,0 +1,68 @@
+"""Pixel metrics in the size of the original images, in the memory of one image."""
+
+from __future__ import annotations
+
+import numpy as np
+from adcore_runtime.geometry import enlarged, frame_of
+
+from adcore.data.samples import NORMAL, DatasetReader
+from adcore.evaluation.metrics import Metrics
+from adcore.evaluation.pixel import PIXEL_METRICS, Steps, curve_metrics
+from adcore.evaluation.score import ScoredImage, Scoring
+from adcore.preprocess import Preprocess
+
+LEVELS = 1 << 20  # values of a map that are told apart, evenly spaced from the lowest to the highest
+STRIP = 1 << 20  # pixels that are looked up at a time
+
+
+def full_size_metrics(scoring: Scoring, reader: DatasetReader, preprocess: Preprocess) -> Metrics:
+    """PIXEL_METRICS on original pixels: maps are enlarged bilinearly, masks stay as they were drawn.
+
+    Masks are read again, one at a time, and pixels counted by the level of their value, of which there are LEVELS: the
+    memory is that of one image and 50 MB, however many there are. What a crop cut off is left out.
+    """
+    known = [image for image in scoring.images if image.anomaly_map is not None and image.mask is not None]
+    if not known:
+        return Metrics.undefined(PIXEL_METRICS, "no anomaly map with a known mask")
+    low = min(float(image.anomaly_map.min()) for image in known)
+    high = max(float(image.anomaly_map.max()) for image in known)
+    scale = (LEVELS - 1) / max(high - low, np.finfo(np.float32).tiny)
+    normal, found, overlap = np.zeros(LEVELS, np.int64), np.zeros(LEVELS, np.int64), np.zeros(LEVELS)
+    regions = 0
+    for image in known:
+        frame = frame_of(preprocess.resize, preprocess.size, preprocess.crop, *image.size)
+        rows, columns = frame.shown(image.anomaly_map.shape)
+        labels, count = _regions(image, reader, rows, columns)
+        if not labels.size:  # the crop left nothing of it
+            continue
+        weights = 1 / np.maximum(np.bincount(labels.ravel(), minlength=1), 1)  # of a pixel of each region
+        height = max(1, STRIP // labels.shape[1])
+        for start in range(0, len(labels), height):
+            inside = labels[start : start + height].ravel()
+            part = slice(rows.start + start, rows.start + min(start + height, len(labels)))
+            values = enlarged(image.anomaly_map, frame, part, columns).ravel()
+            level = ((values - low) * scale).astype(np.int64).clip(0, LEVELS - 1)
+            anomalous = inside > 0
+            normal += np.bincount(level[~anomalous], minlength=LEVELS)
+            if anomalous.any():
+                found += np.bincount(level[anomalous], minlength=LEVELS)
+                overlap += np.bincount(level[anomalous], weights[inside[anomalous]], LEVELS)
+        regions += count
+    if not normal.any() or not found.any():
+        kind = "normal" if found.any() else "anomalous"
+        return Metrics.undefined(PIXEL_METRICS, f"no {kind} pixel in the masks")
+    step = np.flatnonzero(found)
+    fp_after = np.cumsum(normal[::-1])[::-1]  # normal pixels at or above each level
+    return curve_metrics(
+        Steps(found[step], overlap[step] / regions, (fp_after - normal)[step], fp_after[step], int(fp_after[0]))
+    )
+
+
+def _regions(image: ScoredImage, reader: DatasetReader, rows: slice, columns: slice) -> tuple[np.ndarray, int]:
+    """The number of each original pixel's region, 0 where it is normal: (R, C) int32; and how many regions there are."""
+    from scipy.ndimage import label
+
+    mask = None if image.sample.label == NORMAL else reader.mask(image.sample)
+    if mask is None:
+        return np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.int32), 0
+    return label(mask.numpy()[rows, columns], structure=np.ones((3, 3)))
