@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import adcore
@@ -55,6 +56,53 @@ def test_a_value_of_ones_own(model, tmp_path, run_cli) -> None:
     assert code == 0, err
     assert printed.startswith("threshold 12.5 (given), before ")
     assert adcore.load(tmp_path / "new.safetensors").artifact.threshold == 12.5
+
+
+def test_three_answers_are_stored_and_given(model, data, tmp_path, run_cli) -> None:
+    folder = data / "part" / "test" / "spot"
+    before = json.loads(run_cli("predict", model, folder, "--json")[1])["predictions"]
+    assert "verdict" not in before[0]
+    low, _, high = sorted(row["score"] for row in before)
+    out = tmp_path / "new.safetensors"
+    code, printed, err = run_cli(
+        "threshold", model, "--review-band", f"{low + 1e-6 * abs(low)!r},{high!r}", "--out", out
+    )
+    assert code == 0, err
+    assert "to be looked at" in printed
+    changed = adcore.load(out)
+    assert changed.threshold == adcore.load(model).threshold
+    rows = json.loads(run_cli("predict", out, folder, "--json")[1])["predictions"]
+    assert [row["verdict"] for row in sorted(rows, key=lambda row: row["score"])] == ["good", "review", "bad"]
+    assert [changed.predict(row["path"]).verdict for row in rows] == [row["verdict"] for row in rows]
+    assert "good below" in run_cli("info", out)[1]
+    code, _, err = run_cli("threshold", model, "--review-band", "2,1", "--out", tmp_path / "other.safetensors")
+    assert code == 2
+    assert "lower one first" in err
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_each_category_can_have_a_threshold_of_its_own(model, data, tmp_path, run_cli) -> None:
+    shutil.copytree(data / "part", tmp_path / "two" / "a")
+    write_tiny_mvtec(tmp_path / "two", "b", normal=4, anomalous=2)
+    out = tmp_path / "new.safetensors"
+    given = ("--data", f"mvtec:{tmp_path / 'two'}", "--category", "all")
+    code, printed, err = run_cli("threshold", model, "--method", "quantile:0.5", *given, "--out", out)
+    assert code == 0, err
+    assert printed.startswith("a: threshold ")
+    changed, own = adcore.load(out), adcore.load(out).artifact.calibration["categories"]
+    assert changed.threshold == adcore.load(model).threshold
+    assert (own["a"]["normal_images"], own["b"]["normal_images"]) == (12, 4)
+    assert adcore.load(out, category="b").threshold == own["b"]["value"] != own["a"]["value"]
+    image = next((data / "part" / "test" / "good").iterdir())
+    row = json.loads(run_cli("predict", out, image, "--category", "b", "--json")[1])["predictions"][0]
+    assert row["predicted"] == int(row["score"] >= own["b"]["value"])
+    code, _, err = run_cli("predict", out, image, "--category", "c")
+    assert code == 2
+    assert "it has some for a, b" in err
+    assert "adcore threshold --category all" in run_cli("predict", model, image, "--category", "c")[2]
+    code, printed, err = run_cli("evaluate", out, *given[:3], "b", "--out", tmp_path / "evaluated", "--json")
+    assert code == 0, err
+    assert json.loads(printed)["threshold"]["value"] == own["b"]["value"]
 
 
 @pytest.mark.parametrize(

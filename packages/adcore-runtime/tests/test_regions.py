@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from adcore_runtime import load
 from adcore_runtime.components import components, outline, runs_of
 from adcore_runtime.geometry import Frame, frame_of
 from adcore_runtime.preprocess import RESIZE_METHODS, Preprocess
@@ -58,7 +59,7 @@ def reached(outer: np.ndarray) -> set[tuple[int, int]]:
     return {(y - 1, x - 1) for y, x in seen}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(MASKS)
 def test_parts_and_outlines_are_those_of_flooding(mask) -> None:
     runs = runs_of(mask)
@@ -93,7 +94,7 @@ def test_box_area_peak_and_order() -> None:
     assert RegionRule(0.95).find(values, WHOLE) == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.sampled_from(RESIZE_METHODS),
     st.tuples(st.integers(12, 90), st.integers(12, 90)),
@@ -161,6 +162,18 @@ def test_the_command_lists_regions_and_saves_pictures(model, images, tmp_path, r
     assert listed[0]["area"] < 600  # the darker part is a hole in it
     code, stdout, _ = run(model(), images / "b.png", "--json", "--min-area", "601")
     assert json.loads(stdout)["predictions"][0]["regions"] == []
+
+
+def test_the_models_own_review_band_and_thresholds_of_categories(model, images, run) -> None:
+    stored = {"threshold": {"value": 0.5}, "score_range": [0, 1], "review_band": [0.3, 0.9]}
+    own = model(calibration=stored | {"categories": {"dark": {"value": 0.1}}})
+    found = json.loads(run(own, images, "--json", "--category", "dark")[1])["predictions"]
+    assert [row["verdict"] for row in found] == ["good", "bad", "review"]
+    assert [row["predicted"] for row in found] == [1, 1, 1]
+    assert load(own).predict(images / "b.png").verdict == "bad"
+    code, _, stderr = run(own, images, "--category", "other")
+    assert code == 2
+    assert "it has some for dark" in stderr
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from adcore_runtime import __version__
 from adcore_runtime.errors import AdcoreError
-from adcore_runtime.help_texts import MIN_AREA, PIXEL_THRESHOLD, REGIONS, REVIEW_BAND, SAVE_CROPS
+from adcore_runtime.help_texts import CATEGORY, MIN_AREA, PIXEL_THRESHOLD, REGIONS, REVIEW_BAND, SAVE_CROPS
 
 CLOSED_PIPE = 141  # the exit code of a program that SIGPIPE ends, as shells see it
 
@@ -57,6 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--backend", default="onnxruntime", help="onnxruntime (default) or openvino")
     parser.add_argument("--threads", type=int, help="cores to use; all by default")
     parser.add_argument("--threshold", type=float, help="instead of the stored one")
+    parser.add_argument("--category", help=CATEGORY)
     parser.add_argument("--regions", action="store_true", help=REGIONS)
     parser.add_argument("--pixel-threshold", type=float, help=PIXEL_THRESHOLD)
     parser.add_argument("--min-area", type=float, help=MIN_AREA)
@@ -79,14 +80,14 @@ def predict(options: argparse.Namespace) -> None:
         raise ConfigError("--save-crops needs --out, the folder to save them in")
     if options.out:
         new_folder(options.out, options.overwrite)
-    predictor = load(options.model, options.backend, options.threads, options.threshold)
+    predictor = load(options.model, options.backend, options.threads, options.threshold, options.category)
     wanted = RowOptions.chosen(
         options.regions,
         options.pixel_threshold,
         options.min_area,
         options.review_band,
         options.save_crops,
-        predictor.calibration.pixel_threshold,
+        predictor.calibration,
     )
     rows, skipped = [], []
     for one in predictor.predict_files(options.source, options.out, options.skip_bad, wanted):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+
+from adcore_runtime.errors import ConfigError
 
 GOOD, REVIEW, BAD = "good", "review", "bad"  # verdicts with a review band
 
@@ -20,6 +22,7 @@ class Result:
     threshold: float | None  # of the calibration; None when there was nothing to calibrate on
     is_anomalous: bool | None
     normalized_score: float | None  # 0.5 at the threshold, about 0 to 1 over the scores of the calibration; not clamped
+    verdict: str | None = None  # GOOD, REVIEW or BAD, where the model has a review band
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,36 @@ class Calibration:
     threshold: float | None = None
     score_range: tuple[float, float] | None = None  # lowest, highest
     map_range: tuple[float, float] | None = None  # median, highest value of the normal images' maps
+    review_band: tuple[float, float] | None = None  # raw scores between which a person looks at the image
+    categories: Mapping[str, float] = field(default_factory=dict)  # thresholds of single categories
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Calibration:
         """The calibration as a model file stores it."""
-        threshold, scores, maps = (stored.get(key) for key in ("threshold", "score_range", "map_range"))
-        return cls(threshold["value"] if threshold else None, tuple(scores or ()) or None, tuple(maps or ()) or None)
+        threshold = stored.get("threshold")
+        pairs = (tuple(stored.get(key) or ()) or None for key in ("score_range", "map_range", "review_band"))
+        categories = {name: one["value"] for name, one in (stored.get("categories") or {}).items()}
+        return cls(threshold["value"] if threshold else None, *pairs, categories)
+
+    @property
+    def numbers(self) -> list[float | None]:
+        """All of them."""
+        pairs = (self.score_range, self.map_range, self.review_band)
+        return [self.threshold, *(number for pair in pairs for number in pair or ()), *self.categories.values()]
+
+    def of_category(self, category: str) -> Calibration:
+        """The same with the threshold of one category; ConfigError where it has none of its own."""
+        if category not in self.categories:
+            known = ", ".join(sorted(self.categories))
+            raise ConfigError(
+                f"this model has no threshold of its own for category {category!r}; "
+                + (
+                    f"it has some for {known}"
+                    if known
+                    else "adcore threshold --category all gives it one for each category"
+                )
+            )
+        return self.with_threshold(self.categories[category])
 
     @property
     def pixel_threshold(self) -> float | None:
@@ -46,15 +73,16 @@ class Calibration:
         return replace(self, threshold=threshold)
 
     def result(self, score: float, anomaly_map: np.ndarray | None) -> Result:
-        """A raw score with threshold and normalisation applied."""
+        """A raw score with threshold, normalisation and review band applied."""
+        answer = verdict(score, self.review_band) if self.review_band else None
         if self.threshold is None:
-            return Result(score, anomaly_map, None, None, None)
+            return Result(score, anomaly_map, None, None, None, answer)
         decision = bool(is_anomalous([score], self.threshold)[0])
-        if self.score_range is None:  # only the threshold was given
-            return Result(score, anomaly_map, self.threshold, decision, None)
-        low, high = self.score_range
-        normalized = 0.5 + (score - self.threshold) / max(high - low, 1e-12)
-        return Result(score, anomaly_map, self.threshold, decision, normalized)
+        normalized = None
+        if self.score_range is not None:  # else only the threshold was given
+            low, high = self.score_range
+            normalized = 0.5 + (score - self.threshold) / max(high - low, 1e-12)
+        return Result(score, anomaly_map, self.threshold, decision, normalized, answer)
 
 
 def is_anomalous(scores: Any, threshold: float) -> np.ndarray:

@@ -50,8 +50,7 @@ def describe(path: str | Path) -> Description:
             raise ValueError(f"format {version!r}")
         camera = record.get("camera")
         calibration = Calibration.from_dict(record["calibration"])
-        numbers = [calibration.threshold, *(calibration.score_range or ()), *(calibration.map_range or ())]
-        if not all(number is None or math.isfinite(number) for number in numbers):
+        if not all(number is None or math.isfinite(number) for number in calibration.numbers):
             raise ValueError("a number that is not finite")
         description = Description(
             Preprocess.from_dict(record["preprocess"]),

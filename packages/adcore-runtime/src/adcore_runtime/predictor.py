@@ -138,12 +138,16 @@ def camera_frame(values: np.ndarray, camera: tuple[int, int], channels: int, nam
 
 
 def load(
-    path: str | Path, backend: str = "onnxruntime", threads: int | None = None, threshold: float | None = None
+    path: str | Path,
+    backend: str = "onnxruntime",
+    threads: int | None = None,
+    threshold: float | None = None,
+    category: str | None = None,
 ) -> Predictor:
     """An exported model, run by "onnxruntime" or "openvino" on `threads` cores (None: the library's choice).
 
-    `threshold` takes the place of the stored one. Raises ArtifactError for a file that is damaged, foreign or newer,
-    ConfigError for an argument that is not valid.
+    `threshold` takes the place of the stored one; `category` chooses that of one category, of a model that has one for each.
+    Raises ArtifactError for a file that is damaged, foreign or newer, ConfigError for an argument that is not valid.
     """
     path = Path(path)
     description = describe(path)
@@ -153,6 +157,8 @@ def load(
             f"{path} takes {batch} images at a time, as a server has them; export it again without --batch"
         )
     calibration = description.calibration
+    if category is not None:
+        calibration = calibration.of_category(category)
     if threshold is not None:
         if not np.isfinite(threshold):
             raise ConfigError(f"threshold must be a finite number, not {threshold}")

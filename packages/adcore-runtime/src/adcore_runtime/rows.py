@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from adcore_runtime.decisions import BAD, GOOD, REVIEW, Result, verdict
+from adcore_runtime.decisions import BAD, GOOD, REVIEW, Calibration, Result, verdict
 from adcore_runtime.errors import ConfigError
 from adcore_runtime.geometry import Frame
 from adcore_runtime.regions import RegionRule
@@ -42,16 +42,16 @@ class RowOptions:
         min_area: float | None,
         band: str | None,
         crops: bool,
-        calibrated: float | None,
+        calibration: Calibration,
     ) -> RowOptions:
         """From a command line, where each option about regions asks for regions; ConfigError for what is not valid.
 
-        `calibrated`: the pixel threshold of the calibration, for regions without one of their own.
+        `calibration` has the pixel threshold and the review band where none is given.
         """
         wanted = regions or crops or pixel_threshold is not None or min_area is not None
         return cls(
-            RegionRule.chosen(pixel_threshold, min_area or 0.0, calibrated) if wanted else None,
-            parse_band(band) if band else None,
+            RegionRule.chosen(pixel_threshold, min_area or 0.0, calibration.pixel_threshold) if wanted else None,
+            parse_band(band) if band else calibration.review_band,
             crops,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,11 @@ class Artifact:
     def threshold(self) -> float | None:
         """The calibrated threshold on raw scores; None when there was nothing to calibrate on."""
         return self.calibration.get("threshold", {}).get("value")
+
+    def of_category(self, category: str) -> Artifact:
+        """The same with the threshold of one category; ConfigError where it has none of its own."""
+        Calibration.from_dict(self.calibration).of_category(category)
+        return replace(self, calibration={**self.calibration, "threshold": self.calibration["categories"][category]})
 
     @property
     def pixel_threshold(self) -> float | None:

@@ -40,6 +40,8 @@ class StoredCalibration(_Part):
     threshold: StoredThreshold | None = None
     score_range: tuple[float, float] | None = None  # lowest, highest
     map_range: tuple[float, float] | None = None  # median, highest value of the normal images' maps
+    review_band: tuple[float, float] | None = None  # raw scores: good below, bad from its end on
+    categories: dict[str, StoredThreshold] = {}  # thresholds of single categories
 
 
 class StoredBackbone(_Part):
@@ -98,6 +100,6 @@ def check_header(record: dict[str, Any], name: str) -> None:
 
 
 def _check_calibration(calibration: StoredCalibration, name: str) -> None:
-    ranges = [pair for pair in (calibration.score_range, calibration.map_range) if pair]
+    ranges = [pair for pair in (calibration.score_range, calibration.map_range, calibration.review_band) if pair]
     if (calibration.threshold is None) != (calibration.score_range is None) or any(low > high for low, high in ranges):
         raise ArtifactError(f"{name} has a damaged header: its calibration is incomplete; copy or train it again")

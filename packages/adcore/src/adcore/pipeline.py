@@ -197,12 +197,14 @@ def evaluate(
     source: Path | None = None,
     full_size: bool = False,
 ) -> RunResult:
-    """Score the test images of `data` with a trained model, at its own threshold.
+    """Score the test images of `data` with a trained model, at its threshold, or at that of the category.
 
     `full_size` adds the pixel metrics on original pixels, `full_size` of result.json.
 
     Raises DataError where `folder` holds a trained model or `source`, the file that `artifact` was loaded from.
     """
+    if data.category in artifact.calibration.get("categories", {}):
+        artifact = artifact.of_category(data.category)
     chosen_device = pick_device(device)
     reader = open_dataset(data.dataset, str(data.root), **data.options)
     reader.needs_training = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,27 @@ def recalibrated(
         raise DataError(f"{data.root} has no normal image in its {split} split to choose a threshold on")
     check_method(method, normal)
     scoring = score_samples(artifact.model, artifact.preprocess, reader, chosen, pick_device(device), data.skip_bad)
-    return replace(artifact, calibration=evaluation.calibrate(scoring, method, split)), scoring
+    kept = {key: artifact.calibration[key] for key in ("review_band", "categories") if key in artifact.calibration}
+    return replace(artifact, calibration=kept | evaluation.calibrate(scoring, method, split)), scoring
+
+
+def by_category(
+    artifact: Artifact, choices: Sequence[DataChoice], method: str, split: str | None = None, device: str = "auto"
+) -> tuple[Artifact, dict[str, Scoring]]:
+    """The same model with a threshold for each category, by `method` on its own images, and their scores.
+
+    The common threshold and the ranges of scores and maps stay. Raises DataError as `recalibrated` does.
+    """
+    thresholds, scorings = {}, {}
+    for data in choices:
+        changed, scorings[data.category] = recalibrated(artifact, data, method, split, device)
+        thresholds[data.category] = changed.calibration["threshold"]
+    return replace(artifact, calibration={**artifact.calibration, "categories": thresholds}), scorings
+
+
+def with_band(artifact: Artifact, band: tuple[float, float]) -> Artifact:
+    """The same model with a review band (low, high) on raw scores."""
+    return replace(artifact, calibration={**artifact.calibration, "review_band": list(band)})
 
 
 def save_beside(path: Path, out: Path, artifact: Artifact, overwrite: bool) -> dict[str, Any]:

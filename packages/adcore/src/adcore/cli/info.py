@@ -86,6 +86,7 @@ def _show_trained(path: Path, as_json: bool) -> None:
         click.echo(json.dumps(header, indent=2))
         return
     training, preprocess, threshold = header["training"], header["preprocess"], header["calibration"].get("threshold")
+    categories, band = header["calibration"].get("categories", {}), header["calibration"].get("review_band")
     counts = training.get("counts", {}).get("train", {})
     shown = "none"
     if threshold:
@@ -101,6 +102,8 @@ def _show_trained(path: Path, as_json: bool) -> None:
             "weights": ", ".join(weights),
             "input": ", ".join(f"{key} {value}" for key, value in preprocess.items() if value is not None),
             "threshold": shown,
+            "of categories": ", ".join(f"{name} {one['value']:.6g}" for name, one in categories.items()),
+            "review band": f"good below {band[0]:.6g}, bad from {band[1]:.6g} on" if band else "",
             "note": (threshold or {}).get("note", ""),
             "settings": ", ".join(f"{key}={value}" for key, value in header["config"].items()),
         }

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from adcore_runtime.help_texts import MIN_AREA, PIXEL_THRESHOLD, REGIONS, REVIEW_BAND, SAVE_CROPS
+from adcore_runtime.help_texts import CATEGORY, MIN_AREA, PIXEL_THRESHOLD, REGIONS, REVIEW_BAND, SAVE_CROPS
 
 from adcore.cli.common import apply_globals, run_options
 from adcore.cli.start import import_libraries
@@ -19,6 +19,7 @@ from adcore.cli.start import import_libraries
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out, and list them.")
 @click.option("--resume", is_flag=True, help="Go on with what a killed command has left in --out.")
+@click.option("--category", help=CATEGORY)
 @click.option("--regions", is_flag=True, help=REGIONS)
 @click.option("--pixel-threshold", type=float, help=PIXEL_THRESHOLD)
 @click.option("--min-area", type=float, help=MIN_AREA)
@@ -29,6 +30,7 @@ def command(
     source: Path,
     skip_bad: bool,
     resume: bool,
+    category: str | None,
     regions: bool,
     pixel_threshold: float | None,
     min_area: float | None,
@@ -60,10 +62,10 @@ def command(
     with folder_lock(out) if out else nullcontext():
         if out:
             new_folder(out, overwrite or (resume and only_leftovers(out)))
-        predictor = load(artifact, chosen_device)
-        origin = f"{read_header(artifact)[CHECKSUM]} {source.absolute()} {predictor.device}" if out else ""
-        calibrated = predictor.calibration.pixel_threshold
-        options = RowOptions.chosen(regions, pixel_threshold, min_area, review_band, save_crops, calibrated)
+        predictor = load(artifact, chosen_device, category=category)
+        origin = f"{read_header(artifact)[CHECKSUM]} {source.absolute()} {predictor.device} {category}" if out else ""
+        calibration = predictor.calibration
+        options = RowOptions.chosen(regions, pixel_threshold, min_area, review_band, save_crops, calibration)
         for one in predict_files(predictor, source, out, skip_bad, origin, resume, options):
             bad = isinstance(one, Skipped)
             if as_json:

@@ -69,14 +69,21 @@ class Predictor:
         return self.calibration.result(score, anomaly_map)
 
 
-def load(path: str | Path, device: str = "cpu", model: type[AnomalyModel] | None = None) -> Predictor:
+def load(
+    path: str | Path,
+    device: str = "cpu",
+    model: type[AnomalyModel] | None = None,
+    category: str | None = None,
+) -> Predictor:
     """A trained model from its artifact; ArtifactError or WeightsError says what is wrong with it.
 
-    `model` is the class of a model that no installed package registers.
+    `model` is the class of a model that no installed package registers; `category` chooses the threshold of one category,
+    of a model that has one for each.
     """
     from adcore.training.device import pick_device
 
     if model is not None:
         register(card_for(model))
     chosen = pick_device(device)
-    return Predictor(artifacts.load(path, chosen), chosen)
+    artifact = artifacts.load(path, chosen)
+    return Predictor(artifact if category is None else artifact.of_category(category), chosen)
