@@ -28,7 +28,7 @@ ROOMS = [
     "inference request",
     "prepared export",
     "recalibration run_results testing training_run",
-    "cross_calibration",
+    "cross_calibration ensemble",
     "pipeline",
     "api experiments",
     "cli",

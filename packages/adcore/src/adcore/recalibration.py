@@ -11,7 +11,7 @@ import numpy as np
 
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
-from adcore.data.samples import NORMAL, select
+from adcore.data.samples import NORMAL, DatasetReader, Sample, select
 from adcore.errors import ConfigError, DataError
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.score import Scoring, score_samples
@@ -44,6 +44,19 @@ def recalibrated(
     `split` is "test" or "train"; without it the test images, or where there are none the training images. Raises DataError
     without a normal image there, or with too few for the method.
     """
+    reader, chosen, split = calibration_images(data, method, split)
+    scoring = score_samples(artifact.model, artifact.preprocess, reader, chosen, pick_device(device), data.skip_bad)
+    kept = {key: artifact.calibration[key] for key in ("review_band", "categories") if key in artifact.calibration}
+    return replace(artifact, calibration=kept | evaluation.calibrate(scoring, method, split)), scoring
+
+
+def calibration_images(
+    data: DataChoice, method: str, split: str | None = None
+) -> tuple[DatasetReader, list[Sample], str]:
+    """Reader, images and split that a threshold is chosen on: the test images, or where there are none the training images.
+
+    Raises DataError without a normal image there, or with too few for the method.
+    """
     reader = open_dataset(data.dataset, str(data.root), **data.options)
     reader.needs_training = False
     samples = samples_of(reader, data.category)
@@ -53,9 +66,7 @@ def recalibrated(
     if not normal:
         raise DataError(f"{data.root} has no normal image in its {split} split to choose a threshold on")
     check_method(method, normal)
-    scoring = score_samples(artifact.model, artifact.preprocess, reader, chosen, pick_device(device), data.skip_bad)
-    kept = {key: artifact.calibration[key] for key in ("review_band", "categories") if key in artifact.calibration}
-    return replace(artifact, calibration=kept | evaluation.calibrate(scoring, method, split)), scoring
+    return reader, chosen, split
 
 
 def by_category(
@@ -79,11 +90,17 @@ def with_band(artifact: Artifact, band: tuple[float, float]) -> Artifact:
 
 def save_beside(path: Path, out: Path, artifact: Artifact, overwrite: bool) -> dict[str, Any]:
     """Write `artifact` to `out`, which is never the file `path` that it was loaded from; returns its header."""
-    source = path / artifacts.MODEL_FILE if path.is_dir() else path
+    check_new(out, [path], overwrite)
+    return artifacts.save(out, artifact)
+
+
+def check_new(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
+    """ConfigError unless `out` can be a new model file, and is none of those in `sources`."""
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: the name of a model file ends in .safetensors")
-    if out.exists() and out.samefile(source):
-        raise ConfigError(f"{out} is the model itself, which stays as it is; choose another --out")
+    for path in sources:
+        source = path / artifacts.MODEL_FILE if path.is_dir() else path
+        if out.exists() and source.exists() and out.samefile(source):
+            raise ConfigError(f"{out} is the model itself, which stays as it is; choose another --out")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists already; choose another --out, or --overwrite")
-    return artifacts.save(out, artifact)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,6 +78,9 @@ def require_model(name: str, package: str, version: str) -> None:
         return
     except ConfigError:
         plugins = load_plugins()
+    if package.startswith("adcore."):  # a model that adcore makes of others; known once its module is needed
+        register(import_module(package.partition(":")[0]).CARD)
+        return
     if ":" in package:  # of `register`, not of a package
         module, _, attribute = package.partition(":")
         raise PluginError(

@@ -26,6 +26,7 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "analyze": "Print tables of a session, with transfer ratios and significance tests.",
     "report": "Write one page that compares many runs: leaderboard, heat map, seeds, ROC curves.",
     "evaluate": "Evaluate a trained model on a dataset.",
+    "ensemble": "Combine trained models into one.",
     "threshold": "Give a trained model another threshold, without training it again.",
     "predict": "Predict an image or a folder with a trained model.",
     "export": "Write a trained model as ONNX, OpenVINO IR or for Triton, compared before it is written.",

@@ -93,19 +93,22 @@ def _show_trained(path: Path, as_json: bool) -> None:
         where = f", chosen on {threshold['source']} images" if threshold["source"] else ""
         shown = f"{threshold['value']:.6g} ({threshold['method']}{where})"
     weights = (f"{b['backbone']} ({'inside' if b['inside'] else b['source']})" for b in header["backbones"])
+    members, data = training.get("members"), f"{training.get('dataset')} {training.get('category')}"
+    told = {"trained on": f"{data}, {counts.get('normal', '?')} normal images, seed {training.get('seed')}"}
+    if members:
+        told = {"members": ", ".join(members), "combined on": data}
     click.echo(f"{path}: trained by adcore {header['versions'].get('adcore', '?')}")
     _show_facts(
         {
             "model": f"{header['model']} ({header['package']} {header['package_version']})",
-            "trained on": f"{training.get('dataset')} {training.get('category')}, {counts.get('normal', '?')} normal images, "
-            f"seed {training.get('seed')}",
+            **told,
             "weights": ", ".join(weights),
             "input": ", ".join(f"{key} {value}" for key, value in preprocess.items() if value is not None),
             "threshold": shown,
             "of categories": ", ".join(f"{name} {one['value']:.6g}" for name, one in categories.items()),
             "review band": f"good below {band[0]:.6g}, bad from {band[1]:.6g} on" if band else "",
             "note": (threshold or {}).get("note", ""),
-            "settings": ", ".join(f"{key}={value}" for key, value in header["config"].items()),
+            "settings": ", ".join(f"{key}={value}" for key, value in header["config"].items() if key != "members"),
         }
     )
 
