@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from adcore.data.samples import DatasetReader, Sample
 from adcore.evaluation.evaluate import defect_rows
 from adcore.evaluation.full_size import full_size_metrics
-from adcore.evaluation.intervals import auroc_interval
+from adcore.evaluation.intervals import auroc_interval, pixel_intervals
 from adcore.evaluation.metrics import image_metrics
 from adcore.evaluation.pixel import defect_aupro, pixel_metrics
 from adcore.evaluation.score import ScoredImage, Scoring
@@ -116,3 +116,21 @@ def test_an_interval_holds_the_auroc_and_narrows_with_more_images() -> None:
     assert auroc_interval([1.0, 2.0], [0, 1]) == (1, 1)
     assert auroc_interval([1.0, 1.0], [0, 1]) == (0.5, 0.5)
     assert auroc_interval([1.0, 1.0], [0, 0]) is None
+
+
+def test_pixel_intervals_hold_the_values_and_narrow_with_more_images() -> None:
+    widths = []
+    for count in (6, 40):
+        masks = [np.zeros(SIZE, bool) for _ in range(2 * count)]
+        for mask in masks[count:]:
+            top, left = RANDOM.integers(0, 15, 2)
+            mask[top : top + 6, left : left + 5] = True
+        maps = [(RANDOM.normal(size=SIZE) + RANDOM.uniform(0, 3) * mask).astype(np.float32) for mask in masks]
+        labels, exact = np.repeat([0, 1], count), pixel_metrics(maps, masks).values
+        found = pixel_intervals(maps, masks, labels)
+        assert set(found) == set(exact)
+        assert all(low < exact[name] < high for name, (low, high) in found.items())
+        assert pixel_intervals(maps, masks, labels) == found
+        widths.append(found["aupro"][1] - found["aupro"][0])
+    assert widths[1] < widths[0]
+    assert pixel_intervals(maps[:count], masks[:count], labels[:count]) == {}

@@ -16,7 +16,6 @@ import adcore
 from adcore.artifact import MODEL_FILE, Artifact
 from adcore.data.samples import DatasetReader
 from adcore.evaluation import evaluate as evaluation
-from adcore.evaluation.intervals import auroc_interval
 from adcore.evaluation.metrics import Metrics
 from adcore.evaluation.page import HISTOGRAM, PICTURES, draw, write_page
 from adcore.evaluation.pool import PROTOCOL, pool_record
@@ -80,7 +79,7 @@ def run_record(
         **({"protocol": PROTOCOL, "pool": pool_record(test.images)} if isinstance(artifact.model, BatchModel) else {}),
         "test": measured.to_dict(),
         "test_image_auroc": measured.values.get("image_auroc"),
-        "intervals": {"image_auroc": auroc_interval(test.scores, test.labels)},
+        "intervals": evaluation.intervals(test),
         "defects": evaluation.defect_rows(test, artifact.threshold),
         "threshold": artifact.calibration.get("threshold"),
         "timings": {"ms_per_image": test.ms_per_image},

@@ -11,6 +11,7 @@ from adcore_runtime.csv_cells import Writer
 
 from adcore.data.samples import NORMAL, Sample
 from adcore.errors import DataError
+from adcore.evaluation.intervals import auroc_interval, pixel_intervals
 from adcore.evaluation.metrics import Metrics, image_metrics, is_anomalous
 from adcore.evaluation.pixel import defect_aupro, pixel_metrics
 from adcore.evaluation.plugin_metrics import plugin_metrics
@@ -30,6 +31,16 @@ def measure(scoring: Scoring, threshold: float | None, pixel_threshold: float | 
     if all(image.anomaly_map is None for image in scoring.images):
         pixel = Metrics.undefined(tuple(pixel.values), "the model gives no anomaly map")
     return image_metrics(scoring.scores, scoring.labels, threshold) | pixel | plugin_metrics(scoring)
+
+
+def intervals(scoring: Scoring) -> dict[str, tuple[float, float] | None]:
+    """95 % intervals of the image AUROC and, where they are defined, of the pixel metrics."""
+    if not scoring.images:
+        return {}
+    known = _with_masks(scoring)
+    maps, masks = [image.anomaly_map for image in known], [image.mask for image in known]
+    pixel = pixel_intervals(maps, masks, [image.sample.label for image in known])
+    return {"image_auroc": auroc_interval(scoring.scores, scoring.labels), **pixel}
 
 
 def map_ranges(scoring: Scoring) -> list[tuple[float, float]] | None:

@@ -7,7 +7,7 @@ from adcore_runtime.geometry import enlarged, frame_of
 
 from adcore.data.samples import NORMAL, DatasetReader
 from adcore.evaluation.metrics import Metrics
-from adcore.evaluation.pixel import PIXEL_METRICS, Steps, curve_metrics
+from adcore.evaluation.pixel import PIXEL_METRICS, curve_metrics, steps_of_levels
 from adcore.evaluation.score import ScoredImage, Scoring
 from adcore.preprocess import Preprocess
 
@@ -51,11 +51,7 @@ def full_size_metrics(scoring: Scoring, reader: DatasetReader, preprocess: Prepr
     if not normal.any() or not found.any():
         kind = "normal" if found.any() else "anomalous"
         return Metrics.undefined(PIXEL_METRICS, f"no {kind} pixel in the masks")
-    step = np.flatnonzero(found)
-    fp_after = np.cumsum(normal[::-1])[::-1]  # normal pixels at or above each level
-    return curve_metrics(
-        Steps(found[step], overlap[step] / regions, (fp_after - normal)[step], fp_after[step], int(fp_after[0]))
-    )
+    return curve_metrics(steps_of_levels(normal, found, overlap, regions))
 
 
 def _regions(image: ScoredImage, reader: DatasetReader, rows: slice, columns: slice) -> tuple[np.ndarray, int]:

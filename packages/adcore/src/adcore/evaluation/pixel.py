@@ -87,6 +87,25 @@ def curve_metrics(steps: Steps) -> Metrics:
     return Metrics(dict(zip(PIXEL_METRICS, rounded.tolist(), strict=True)))
 
 
+def steps_of_levels(normal: np.ndarray, found: np.ndarray, overlap: np.ndarray, regions: float) -> Steps:
+    """The curves from counts of normal and anomalous pixels by level of their score, ascending; (levels,) each.
+
+    `overlap`: the sum of 1 / pixels of its region, over the anomalous pixels of each level.
+    """
+    step = np.flatnonzero(found)
+    fp_after = np.cumsum(normal[::-1])[::-1]  # normal pixels at or above each level
+    return Steps(found[step], overlap[step] / regions, (fp_after - normal)[step], fp_after[step], fp_after[0])
+
+
+def region_weights(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """1 / pixels of its 8-connected region for each anomalous pixel of a mask (H, W), in order; and how many regions."""
+    from scipy.ndimage import label
+
+    regions, count = label(mask, structure=np.ones((3, 3)))
+    inside = regions[mask]  # from 1
+    return 1 / np.bincount(inside, minlength=1)[inside], count
+
+
 def _steps(pixels: _Pixels, normal: Sequence[np.ndarray]) -> Steps:
     """The curves of anomalous `pixels` against the scores of `normal` pixels, which are sorted here."""
     for scores in normal:
@@ -116,8 +135,6 @@ def _area(fpr_before: np.ndarray, fpr_after: np.ndarray, rise: np.ndarray, limit
 
 
 def _collect(maps: Sequence[Any], masks: Sequence[Any]) -> _Pixels:
-    from scipy.ndimage import label
-
     n_pixels = sum(int(np.prod(np.shape(mask))) for mask in masks)
     n_anomalous = sum(int(np.count_nonzero(as_array(mask))) for mask in masks)
     normal = np.empty(n_pixels - n_anomalous, np.float32)
@@ -131,11 +148,12 @@ def _collect(maps: Sequence[Any], masks: Sequence[Any]) -> _Pixels:
             )
         if not np.isfinite(map_).all():
             raise DataError(f"anomaly map {number} holds NaN or Inf; look for NaN in that image, or train again")
-        regions, n = label(mask, structure=np.ones((3, 3))) if mask.any() else (mask, 0)
-        inside = regions[mask]  # region number of each anomalous pixel, from 1
-        n_inside, n_outside = inside.size, mask.size - inside.size
-        anomalous[j : j + n_inside] = map_[mask]
-        weights[j : j + n_inside] = 1 / np.bincount(inside, minlength=1)[inside] if n else 0
-        normal[i : i + n_outside] = map_[~mask] if n else map_.ravel()
-        i, j, n_regions = i + n_outside, j + n_inside, n_regions + n
+        n_inside = int(np.count_nonzero(mask))
+        n_outside = mask.size - n_inside
+        normal[i : i + n_outside] = map_[~mask] if n_inside else map_.ravel()
+        if n_inside:
+            anomalous[j : j + n_inside] = map_[mask]
+            weights[j : j + n_inside], n = region_weights(mask)
+            n_regions += n
+        i, j = i + n_outside, j + n_inside
     return _Pixels(normal, anomalous, weights, n_regions)
