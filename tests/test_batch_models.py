@@ -5,6 +5,7 @@ import json
 import adcore
 import pytest
 from adcore.errors import DataError
+from adcore.inference import predictor
 from adcore.testing import write_tiny_mvtec
 
 
@@ -35,6 +36,35 @@ def test_a_folder_without_training_images_is_scored_and_the_result_says_how(tmp_
     assert not (tmp_path / "p").exists()
     with pytest.raises(DataError, match="no score for one alone"):
         adcore.load(run.artifact).predict(one)
+
+
+def test_a_folder_is_scored_without_a_model_file(tmp_path, run_cli, monkeypatch):
+    photos = write_tiny_mvtec(tmp_path / "data", train=0, normal=5, anomalous=1) / "part/test"
+    load = predictor.choose_model
+    small = {"weights": "random", "image_size": 64}  # stands for the weights that a user has
+    monkeypatch.setattr(predictor, "choose_model", lambda name, overrides: load(name, small))
+    code, out, err = run_cli("predict", "musc-efficientnet-lite0", photos, "--json", "--out", tmp_path / "scored")
+    assert code == 0, err
+    said = json.loads(out)
+    rows = said["predictions"]
+    assert max(rows, key=lambda row: row["score"])["path"].endswith("spot/005.png")
+    assert {row["predicted"] for row in rows} == {None}  # nothing to choose a threshold on
+    assert (said["protocol"], said["pool"]["images"]) == ("transductive", 6)
+    stored = json.loads((tmp_path / "scored/protocol.json").read_text())
+    assert stored == {"protocol": said["protocol"], "pool": said["pool"]}
+    code, _, err = run_cli("predict", "patchcore", photos)
+    assert (code, "does not exist" in err) == (2, True), "a model that has to be trained is a file"
+
+
+def test_a_dataset_of_test_images_alone_needs_no_category_and_no_shots(tmp_path, run_cli):
+    data = f"mvtec:{write_tiny_mvtec(tmp_path / 'data', train=0, normal=3, anomalous=1)}"
+    settings = ("--set", "weights=random", "--set", "image_size=64", "--out", tmp_path / "run")
+    code, _, err = run_cli("train", "musc-efficientnet-lite0", "--data", data, "--shots", "4", *settings)
+    assert (code, "shots=4: musc-efficientnet-lite0 does not learn" in err) == (2, True)
+    assert run_cli("train", "musc-efficientnet-lite0", "--data", data, *settings)[0] == 0
+    assert (
+        run_cli("evaluate", tmp_path / "run", "--data", data, "--category", "all", "--out", tmp_path / "again")[0] == 0
+    )
 
 
 def test_a_bad_file_is_left_out_and_named(tmp_path):

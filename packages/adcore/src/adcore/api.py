@@ -67,10 +67,11 @@ def train_models(
     if num_epochs is not None:
         settings_["epochs"] = num_epochs
     choices = [choose_model(_name(model), settings_) for model in models]
+    trains = any(choice.card.training != "none" for choice in choices)
     data = [
         DataChoice(name, root, one, **data_settings)
         for name, root in map(parse_data, [dataset] if isinstance(dataset, str) else dataset)
-        for one in choose_categories(name, root, category, data_settings.get("options", {}), pooled)
+        for one in choose_categories(name, root, category, data_settings.get("options", {}), pooled, trains)
     ]
     runs = [(choice, chosen) for chosen in data for choice in choices]
     results = []

@@ -46,13 +46,14 @@ def prepare_run(choice: ModelChoice, data: DataChoice) -> Prepared:
     card, plan = choice.card, choice.plan
     reader = open_dataset(data.dataset, str(data.root), **data.options)
     reader.needs_training = card.training != "none"
+    for asked in ("shots", "calibration") if card.training == "none" else ():
+        if getattr(data, asked) is not None:
+            raise ConfigError(f"{asked}={getattr(data, asked)}: {card.name} does not learn from training images")
     samples, notes = split_samples(samples_of(reader, data.category), data, plan.seed)
     if data.shots is not None:
         samples, note = draw_shots(samples, data.shots, plan.seed)
         notes.append(note)
     if data.folds is not None:
-        if card.training == "none":
-            raise ConfigError(f"calibration={data.calibration}: {card.name} does not learn from training images")
         cross_folds(samples, data.folds, plan.seed)  # are there enough images
     run = Prepared(choice, data, reader, samples, [*choice.notes, *notes])
     train, val = run.images("train"), run.images("val")

@@ -79,16 +79,25 @@ def parse_data(spec: str) -> tuple[str, Path]:
 
 
 def choose_categories(
-    name: str, root: Path, category: str | Sequence[str], options: dict[str, Any], pooled: bool = False
+    name: str,
+    root: Path,
+    category: str | Sequence[str],
+    options: dict[str, Any],
+    pooled: bool = False,
+    needs_training: bool = True,
 ) -> list[str]:
-    """The categories of the runs: one for each that is named, of "all" for each of the dataset; `pooled`: one over all."""
+    """The categories of the runs: one for each that is named, of "all" for each of the dataset; `pooled`: one over all.
+
+    `needs_training`: False where a dataset without training images will do.
+    """
     if pooled:
         if category not in (None, ALL):
             raise ConfigError("pooled trains on all categories together; leave the category out")
         return [ALL]
-    known = open_dataset(name, str(root), **check_data_options(name, options)).categories
+    reader = open_dataset(name, str(root), **check_data_options(name, options))
+    reader.needs_training = needs_training
     if category == ALL:
-        return known()
+        return reader.categories()
     return [category] if isinstance(category, str) else list(category)
 
 
@@ -115,7 +124,8 @@ def choose_model(name: str, overrides: dict[str, Any]) -> ModelChoice:
     notes = ()
     if kind.configure_optimizers is AnomalyModel.configure_optimizers:
         plan = plan.in_one_pass()
-        notes = (f"{card.name} learns in one pass and does not use {', '.join(unused)}",) if unused else ()
+        how = "learns nothing" if card.training == "none" else "learns in one pass"
+        notes = (f"{card.name} {how} and does not use {', '.join(unused)}",) if unused else ()
     chosen = {key: overrides[key] for key in PREPROCESS_KEYS if key in overrides}
     preprocess = make_preprocess(card, config, **chosen)
     if all(config.get(key) == value for key, value in card.config.items()):  # another backbone may need other sizes

@@ -18,12 +18,11 @@ from adcore.data.samples import DatasetReader
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.metrics import Metrics
 from adcore.evaluation.page import HISTOGRAM, PICTURES, draw, write_page
-from adcore.evaluation.pool import PROTOCOL, pool_record
+from adcore.evaluation.pool import protocol_record
 from adcore.evaluation.report import DomainRow
 from adcore.evaluation.score import Scoring
 from adcore.evaluation.threshold_text import threshold_rows, threshold_text
 from adcore.files import write_json, write_text
-from adcore.model import BatchModel
 from adcore.request import DataChoice, ModelChoice
 from adcore.training.trainer import TrainingSummary
 
@@ -76,7 +75,7 @@ def run_record(
         "data_options": to_jsonable_python(data.options),
         "shots": data.shots,
         "calibration": data.calibration,
-        **({"protocol": PROTOCOL, "pool": pool_record(test.images)} if isinstance(artifact.model, BatchModel) else {}),
+        **protocol_record(artifact.model, (image.sample.image_path for image in test.images)),
         "test": measured.to_dict(),
         "test_image_auroc": measured.values.get("image_auroc"),
         "intervals": evaluation.intervals(test),

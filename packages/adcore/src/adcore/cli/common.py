@@ -81,8 +81,12 @@ def choose_data(
     val_ratio: float | None = None,
     shots: int | None = None,
     calibration: str | None = None,
+    needs_training: bool = True,
 ) -> list[Any]:
-    """A DataChoice for each category that the options name; the category may be left out where there is one only."""
+    """A DataChoice for each category that the options name; the category may be left out where there is one only.
+
+    `needs_training`: False where a dataset without training images will do.
+    """
     from adcore.errors import ConfigError
     from adcore.registry import check_data_options, open_dataset
     from adcore.request import DataChoice, choose_categories, parse_data, validation_split
@@ -93,7 +97,9 @@ def choose_data(
         raise click.UsageError("--metadata and --data-option metadata=... mean the same; give one of them")
     options = check_data_options(name, options | ({"metadata": metadata} if metadata else {}))
     if category is None and not pooled:
-        categories = open_dataset(name, str(root), **options).categories()
+        reader = open_dataset(name, str(root), **options)
+        reader.needs_training = needs_training
+        categories = reader.categories()
         if len(categories) != 1:
             raise ConfigError(
                 f"{root} has {len(categories)} categories, choose with --category (all: each on its own), or give --pooled: "
@@ -101,7 +107,7 @@ def choose_data(
             )
         category = categories[0]
     split = validation_split(val_split, val_ratio)
-    chosen = choose_categories(name, root, category, options, pooled)
+    chosen = choose_categories(name, root, category, options, pooled, needs_training)
     rest = {"skip_bad": skip_bad, "shots": shots, "calibration": calibration}
     return [DataChoice(name, root, one, options, **split, **rest) for one in chosen]
 

@@ -37,7 +37,7 @@ def command(
     """Score the test images with a trained model and report."""
     import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
-    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad)
+    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, needs_training=False)
     from adcore import artifact as artifacts
     from adcore import pipeline
 

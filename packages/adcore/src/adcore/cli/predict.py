@@ -42,7 +42,10 @@ def command(
     backbone_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Score an image or all images below a folder; --out keeps predictions.csv, maps (float TIFF) and overlays."""
+    """Score an image or all images below a folder; --out keeps predictions.csv, maps (float TIFF) and overlays.
+
+    A model that learns nothing, such as musc, is called by its name, and takes a folder.
+    """
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder of the command to go on with")
     if save_crops and out is None:
@@ -53,6 +56,7 @@ def command(
 
     from adcore.artifact import read_header
     from adcore.data.dataset import Skipped
+    from adcore.evaluation.pool import protocol_record
     from adcore.files import folder_lock, new_folder, only_leftovers
     from adcore.inference.batch import predict_files
     from adcore.inference.predictor import load
@@ -63,7 +67,8 @@ def command(
         if out:
             new_folder(out, overwrite or (resume and only_leftovers(out)))
         predictor = load(artifact, chosen_device, category=category)
-        origin = f"{read_header(artifact)[CHECKSUM]} {source.absolute()} {predictor.device} {category}" if out else ""
+        stored = read_header(artifact)[CHECKSUM] if artifact.exists() else predictor.model.card.name
+        origin = f"{stored} {source.absolute()} {predictor.device} {category}" if out else ""
         calibration = predictor.calibration
         options = RowOptions.chosen(regions, pixel_threshold, min_area, review_band, save_crops, calibration)
         for one in predict_files(predictor, source, out, skip_bad, origin, resume, options):
@@ -75,7 +80,8 @@ def command(
             else:
                 click.echo(printed(one))
     if as_json:
-        click.echo(json.dumps({"predictions": rows, "skipped": skipped}, indent=2, allow_nan=False))
+        protocol = protocol_record(predictor.model, [Path(row["path"]) for row in rows])
+        click.echo(json.dumps({"predictions": rows, "skipped": skipped, **protocol}, indent=2, allow_nan=False))
         return
     if out:
         click.echo(f"written to {out}")

@@ -74,7 +74,7 @@ def command(
     from adcore.request import choose_model  # heavy from here on
 
     choice = choose_model(model, overrides)
-    split = val_split, val_ratio, shots, calibration
+    split = val_split, val_ratio, shots, calibration, choice.card.training != "none"
     chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, *split)
     from adcore import pipeline
     from adcore.training.callbacks import ProgressBar

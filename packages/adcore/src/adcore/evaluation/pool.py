@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from adcore.data.dataset import ImageDataset, Item, Skipped, read_ahead
 from adcore.errors import DataError
 from adcore.evaluation.outputs import checked_prediction
 from adcore.files import sha256_file
-from adcore.model import BatchModel, Prediction
+from adcore.model import AnomalyModel, BatchModel, Prediction
 
 PROTOCOL = "transductive"  # of the results of a BatchModel
 
@@ -50,7 +51,13 @@ def score_pool(model: BatchModel, pool: Pool) -> Iterator[tuple[Item, Prediction
         yield item, checked_prediction(model, image, [str(item.sample.image_path)], following)
 
 
-def pool_record(images: Sequence[Any]) -> dict[str, Any]:
-    """What result.json says of the scored images that a result holds for: how many, and a digest of their files."""
-    digests = sorted(sha256_file(image.sample.image_path) for image in images)
-    return {"images": len(digests), "sha256": hashlib.sha256("".join(digests).encode()).hexdigest()}
+def protocol_record(model: AnomalyModel, paths: Iterable[Path]) -> dict[str, Any]:
+    """What a result says of the files that scored one another: the protocol, and how many with a digest of them.
+
+    Names and order of the files do not matter. Empty for a model that is no BatchModel.
+    """
+    if not isinstance(model, BatchModel):
+        return {}
+    digests = sorted(sha256_file(path) for path in paths)
+    pool = {"images": len(digests), "sha256": hashlib.sha256("".join(digests).encode()).hexdigest()}
+    return {"protocol": PROTOCOL, "pool": pool}

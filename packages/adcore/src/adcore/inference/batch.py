@@ -14,9 +14,13 @@ from adcore_runtime.rows import PLAIN, RowOptions, prediction_row
 from adcore.data.dataset import Skipped
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import ConfigError
+from adcore.evaluation.pool import protocol_record
 from adcore.evaluation.score import ScoredImage, score_each
+from adcore.files import write_json
 from adcore.inference.predictor import Predictor
 from adcore.model import BatchModel
+
+PROTOCOL_FILE = "protocol.json"  # of images that scored one another, beside their predictions.csv
 
 
 def predict_files(
@@ -33,7 +37,7 @@ def predict_files(
     With `out`, rows also name the files `map` and `overlay`, and the folder gets, once the iterator has ended,
     predictions.csv, maps/*.tiff (raw float32) and overlays/*.png. Each image is decoded once, and let go.
     `resume` leaves out images whose results a killed process has left in `out`, if they are of the same `origin`.
-    `options` add `verdict` and `regions`, and regions.csv.
+    `options` add `verdict` and `regions`, and regions.csv. Of a BatchModel `out` also gets protocol.json.
     """
     if resume and isinstance(predictor.model, BatchModel):
         raise ConfigError(
@@ -57,13 +61,19 @@ def predict_files(
         for one in scored(samples):
             yield one if isinstance(one, Skipped) else _row(predictor, one, options)
         return
+    together: list[Path] = []
     with results_folder(out, root, predictor.normal_maps, origin, resume, options) as results:
         for one in scored([sample for sample in samples if str(sample.image_path) not in results.done]):
-            yield (
-                one
-                if isinstance(one, Skipped)
-                else results.add(one.sample.image_path, one.anomaly_map, one.photo, _row(predictor, one, options))
-            )
+            if isinstance(one, Skipped):
+                yield one
+                continue
+            together.append(one.sample.image_path)
+            yield results.add(one.sample.image_path, one.anomaly_map, one.photo, _row(predictor, one, options))
+    protocol = protocol_record(predictor.model, together)
+    if protocol:
+        write_json(out / PROTOCOL_FILE, protocol)
+    else:
+        (out / PROTOCOL_FILE).unlink(missing_ok=True)  # of the results that these replace
 
 
 def _row(predictor: Predictor, image: ScoredImage, options: RowOptions) -> dict[str, Any]:

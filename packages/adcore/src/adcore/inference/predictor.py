@@ -17,7 +17,8 @@ from adcore.data.image_io import image_from_array, read_image
 from adcore.errors import DataError
 from adcore.evaluation.score import run_model
 from adcore.model import AnomalyModel
-from adcore.registry import register
+from adcore.registry import create_model, list_models, register
+from adcore.request import choose_model
 
 __all__ = ["Predictor", "Result", "load"]
 
@@ -78,12 +79,26 @@ def load(
     """A trained model from its artifact; ArtifactError or WeightsError says what is wrong with it.
 
     `model` is the class of a model that no installed package registers; `category` chooses the threshold of one category,
-    of a model that has one for each.
+    of a model that has one for each. In place of a file the name of a model that learns nothing, such as musc, gives that model
+    with its default settings, without a threshold.
     """
     from adcore.training.device import pick_device
 
     if model is not None:
         register(card_for(model))
     chosen = pick_device(device)
-    artifact = artifacts.load(path, chosen)
+    artifact = _untrained(path) or artifacts.load(path, chosen)
     return Predictor(artifact if category is None else artifact.of_category(category), chosen)
+
+
+def _untrained(path: str | Path) -> Artifact | None:
+    """The model that learns nothing and is called `path`; None for anything else, and where there is such a file."""
+    if Path(path).exists():
+        return None
+    names = {name for card in list_models() if card.training == "none" for name in (card.name, *card.aliases)}
+    if str(path) not in names:
+        return None
+    choice = choose_model(str(path), {})
+    model = create_model(choice.card.name, **choice.config).eval()
+    model.fitted = True
+    return Artifact(model, choice.preprocess)
