@@ -11,6 +11,7 @@ import pytest
 from adcore_runtime import load
 from adcore_runtime.components import components, outline, runs_of
 from adcore_runtime.geometry import Frame, frame_of
+from adcore_runtime.overlay import write_overlay
 from adcore_runtime.preprocess import RESIZE_METHODS, Preprocess
 from adcore_runtime.regions import RegionRule
 from adcore_runtime.results import results_folder
@@ -133,6 +134,21 @@ def test_padding_is_no_region() -> None:
     assert (region.x, region.y, region.width, region.height, region.area) == (0, 0, 80, 40, 3200)
 
 
+@pytest.mark.parametrize(("resize", "crop"), [("bilinear", (6, 6)), ("keep-aspect", None), ("black-padding", (6, 6))])
+def test_an_overlay_is_drawn_where_the_regions_are(resize, crop, tmp_path) -> None:
+    frame, shape = frame_of(resize, (8, 8), crop, 40, 80), crop or (8, 8)
+    values = np.zeros(shape, np.float32)
+    values[shape[0] // 2, shape[1] - 2] = 1
+    write_overlay(tmp_path / "a.png", np.full((40, 80), 120, np.uint8), values, 0.0, 1.0, frame)
+    drawn = np.asarray(Image.open(tmp_path / "a.png")).astype(int)
+    assert drawn.shape == (40, 80, 3)
+    coloured = np.argwhere(np.ptp(drawn, axis=2) > 60)
+    region = RegionRule(0.5).find(values, frame)[0]
+    middle = region.y + region.height / 2, region.x + region.width / 2
+    assert np.allclose(coloured.mean(0) + 0.5, middle, atol=1)
+    assert np.ptp(drawn[:, 0]) == 0  # far from it, and where a crop shows nothing: the photo
+
+
 def table(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -212,7 +228,7 @@ def test_a_killed_command_goes_on_with_its_regions(tmp_path) -> None:
 
     writing = results_folder(out, root, None, "model", options=options)
     killed = writing.__enter__()  # and never left, as after kill -9
-    killed.add(root / "a.png", None, photo, row("a.png"))
+    killed.add(root / "a.png", None, photo, row("a.png"), WHOLE)
     killed._regions.add(str(root / "b.png"), "b.png", regions, photo)
     killed.close()
     from adcore_runtime.errors import DataError
@@ -221,6 +237,6 @@ def test_a_killed_command_goes_on_with_its_regions(tmp_path) -> None:
         pass
     with results_folder(out, root, None, "model", True, options) as results:
         assert results.done == {str(root / "a.png")}
-        results.add(root / "b.png", None, photo, row("b.png"))
+        results.add(root / "b.png", None, photo, row("b.png"), WHOLE)
     assert [Path(one["path"]).name for one in table(out / "regions.csv")] == ["a.png", "b.png"]
     assert [Path(one["path"]).name for one in table(out / "predictions.csv")] == ["a.png", "b.png"]

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from adcore_runtime.files import atomic_path
+from adcore_runtime.geometry import Frame
 
 # matplotlib's colour map "inferno" (CC0), from dark to bright: red, green, blue in hexadecimal for each of 256 levels
 INFERNO = bytes.fromhex(
@@ -42,14 +43,18 @@ def colour_range(anomaly_map: np.ndarray, normal: tuple[float, float] | None) ->
     return median, median + 2 * (highest - median)
 
 
-def write_overlay(path: Path, photo: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> None:
+def write_overlay(
+    path: Path, photo: np.ndarray, anomaly_map: np.ndarray, low: float, high: float, frame: Frame
+) -> None:
     """Write a PNG of the photo's own size: gray where the raw map is at `low`, full colour from `high` on.
 
-    `photo`: (H, W) uint8; `anomaly_map`: (h, w) raw.
+    `photo`: (H, W) uint8; `anomaly_map`: (h, w) raw, which lies in the photo as `frame` says; what a crop cut off is gray.
     """
-    level = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
-    size = (photo.shape[1], photo.shape[0])
-    level = np.asarray(Image.fromarray(level).resize(size, Image.Resampling.BILINEAR))  # (H, W)
+    part = np.clip((anomaly_map[frame.inside(anomaly_map.shape)] - low) / max(high - low, 1e-12), 0, 1)
+    level, shown = np.zeros(photo.shape, np.float32), frame.shown(anomaly_map.shape)
+    if level[shown].size:
+        size = level[shown].shape[::-1]
+        level[shown] = Image.fromarray(part.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     index = (level * 255).round().astype(np.uint8)
     alpha = level * 0.85
     gray = photo * np.float32(0.75 / 255) * (1 - alpha)

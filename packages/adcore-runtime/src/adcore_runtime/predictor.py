@@ -74,7 +74,7 @@ class Predictor:
                 yield one if isinstance(one, Skipped) else results.add(*one)
 
     def _each(self, files: list[Path], skip_bad: bool, photo: bool, options: RowOptions) -> Iterator[tuple | Skipped]:
-        """(path, anomaly map, photo, row) of each file."""
+        """(path, anomaly map, photo, row, frame) of each file."""
         for path in files:
             try:
                 inputs, shown, size = self._inputs(path, photo)
@@ -86,7 +86,7 @@ class Predictor:
             result = self._score(inputs, str(path))
             preprocess = self.description.preprocess
             frame = frame_of(preprocess.resize, preprocess.size, preprocess.crop, *size)
-            yield path, result.anomaly_map, shown, prediction_row(path, result, options, frame)
+            yield path, result.anomaly_map, shown, prediction_row(path, result, options, frame), frame
 
     def _inputs(
         self, image: str | Path | np.ndarray, photo: bool

@@ -17,6 +17,7 @@ from adcore_runtime import region_table
 from adcore_runtime.csv_cells import Writer, continued, plain, whole_rows
 from adcore_runtime.errors import DataError
 from adcore_runtime.files import leftovers, remove_leftovers, removed_on_failure
+from adcore_runtime.geometry import Frame
 from adcore_runtime.listing import is_image
 from adcore_runtime.overlay import colour_range, write_overlay
 from adcore_runtime.region_table import RegionTable
@@ -45,11 +46,16 @@ class Results:
         self._writer = Writer(self._file, columns, header=False)
 
     def add(
-        self, path: Path, anomaly_map: np.ndarray | None, photo: np.ndarray | None, row: dict[str, Any]
+        self,
+        path: Path,
+        anomaly_map: np.ndarray | None,
+        photo: np.ndarray | None,
+        row: dict[str, Any],
+        frame: Frame,
     ) -> dict[str, Any]:
         """Write one image's map, overlay, regions and row; the row with the names of the files, relative to the folder.
 
-        `anomaly_map`: (h, w) raw, or None; `photo`: (H, W) uint8.
+        `anomaly_map`: (h, w) raw, or None; `photo`: (H, W) uint8; `frame`: where the map lies in it.
         """
         row = {**row, "map": None, "overlay": None}
         name = result_name(path.relative_to(self.root))
@@ -61,7 +67,7 @@ class Results:
                 file.parent.mkdir(parents=True, exist_ok=True)
             tifffile.imwrite(self.folder / row["map"], anomaly_map.astype(np.float32))
             low, high = colour_range(anomaly_map, self.normal_maps)
-            write_overlay(self.folder / row["overlay"], photo, anomaly_map, low, high)
+            write_overlay(self.folder / row["overlay"], photo, anomaly_map, low, high, frame)
         if self._regions:
             row["regions"] = self._regions.add(row["path"], name, row["regions"], photo)
         self._writer.write({key: value for key, value in row.items() if key != "regions"})

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adcore_runtime.geometry import frame_of
+from adcore_runtime.geometry import Frame, frame_of
 from adcore_runtime.listing import find_images
 from adcore_runtime.results import results_folder
 from adcore_runtime.rows import PLAIN, RowOptions, prediction_row
@@ -68,7 +68,8 @@ def predict_files(
                 yield one
                 continue
             together.append(one.sample.image_path)
-            yield results.add(one.sample.image_path, one.anomaly_map, one.photo, _row(predictor, one, options))
+            row = _row(predictor, one, options)
+            yield results.add(one.sample.image_path, one.anomaly_map, one.photo, row, _frame(predictor, one))
     protocol = protocol_record(predictor.model, together)
     if protocol:
         write_json(out / PROTOCOL_FILE, protocol)
@@ -77,7 +78,10 @@ def predict_files(
 
 
 def _row(predictor: Predictor, image: ScoredImage, options: RowOptions) -> dict[str, Any]:
-    preprocess = predictor.preprocess
-    frame = frame_of(preprocess.resize, preprocess.size, preprocess.crop, *image.size)
     result = predictor.result(image.score, image.anomaly_map)
-    return prediction_row(image.sample.image_path, result, options, frame)
+    return prediction_row(image.sample.image_path, result, options, _frame(predictor, image))
+
+
+def _frame(predictor: Predictor, image: ScoredImage) -> Frame:
+    preprocess = predictor.preprocess
+    return frame_of(preprocess.resize, preprocess.size, preprocess.crop, *image.size)
