@@ -103,6 +103,9 @@ def test_each_category_can_have_a_threshold_of_its_own(model, data, tmp_path, ru
     code, printed, err = run_cli("evaluate", out, *given[:3], "b", "--out", tmp_path / "evaluated", "--json")
     assert code == 0, err
     assert json.loads(printed)["threshold"]["value"] == own["b"]["value"]
+    code, printed, err = run_cli("evaluate", out, *given[:2], "--pooled", "--out", tmp_path / "pooled")
+    assert code == 0, err
+    assert "at the common threshold; with --category they are decided at that of their category, of a, b" in printed
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from adcore.evaluation.thresholds import CROSSED
 from adcore.files import folder_lock, new_folder, remove_leftovers, removed_on_failure, sha256_file
 from adcore.prepared import check_threshold, prepare_run, samples_of
 from adcore.registry import create_model, open_dataset
-from adcore.request import DataChoice, ModelChoice
+from adcore.request import ALL, DataChoice, ModelChoice
 from adcore.run_results import RunResult, clear, fit_record, run_record, write_results
 from adcore.settings import settings
 from adcore.training.callbacks import Callback
@@ -34,6 +34,9 @@ from adcore.training.mlflow_logs import MlflowLogs, tracking_uri
 from adcore.training_run import train_model
 
 THRESHOLD = "f1_percentile"
+OWN_THRESHOLDS = (
+    "all images are decided at the common threshold; with --category they are decided at that of their category, of"
+)
 BEGUN = ("training_detail.log", "tensorboard_logs", "checkpoints")  # what a run writes before its first checkpoint
 
 
@@ -222,7 +225,10 @@ def evaluate(
             artifact.model, artifact.preprocess, reader, samples, chosen_device, data.skip_bad, previews=True
         )
         counts = evaluation.count_samples([image.sample for image in scoring.images])
-        run = run_record(artifact, data, scoring, counts) | {"training": artifact.training, "skipped": scoring.skipped}
+        own = set(artifact.calibration.get("categories", {})) if data.category == ALL else set()
+        notes = [f"{OWN_THRESHOLDS} {', '.join(sorted(own))}"] if own else []
+        run = run_record(artifact, data, scoring, counts, notes)
+        run |= {"training": artifact.training, "skipped": scoring.skipped}
         run |= {"device": device_record(chosen_device), "peak_memory_mb": peak_memory_mb()}
         if full_size:
             run["full_size"] = full_size_metrics(scoring, reader, artifact.preprocess).to_dict()
