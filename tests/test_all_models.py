@@ -35,7 +35,7 @@ dinomaly-baseline dinomaly-reg-small dinomaly-reg-base dinomaly-reg-large
 dinomaly-gem dinomaly-focal dinomaly-aux dinomaly-scale
 supersimplenet supersimplenet-supervised
 uninet
-softpatch subspace-ad anomaly-dino rad inp-former dinomaly2 musc
+softpatch subspace-ad anomaly-dino rad inp-former dinomaly2 musc superadd
 """.split()  # noqa: SIM905
 
 ALIASES = {
@@ -65,7 +65,7 @@ def names() -> set[str]:
 
 
 def test_all_of_them_are_installed() -> None:
-    assert len(PROMISED) == len(set(PROMISED)) == 63
+    assert len(PROMISED) == len(set(PROMISED)) == 64
     assert set(PROMISED) - names() == set()
 
 
@@ -87,6 +87,7 @@ def test_the_cards_say_what_a_user_has_to_know(run_cli) -> None:
         "SubspaceAD",
         "AnomalyDINO",
         "RAD",
+        "SuperADD",
     }
     assert {card.licence for card in cards.values()} == {"Apache-2.0"}
     out = run_cli("info", "dinomaly-small-224")[1]

@@ -23,9 +23,9 @@ RUNS = {
     "multi_domain": 16,
     "dinomaly_study": 25,
     "memory_models": 5,
-    "benchmark_mvtec": 15 * 32,
-    "benchmark_visa": 12 * 32,
-    "benchmark_btad": 3 * 32,
+    "benchmark_mvtec": 15 * 33,
+    "benchmark_visa": 12 * 33,
+    "benchmark_btad": 3 * 33,
 }
 DOMAINS = [f"domain_{letter}" for letter in "ABCD"]
 TINY = {

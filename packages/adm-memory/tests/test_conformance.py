@@ -124,3 +124,14 @@ class TestMuSc(BatchConformance):
 
 class TestMuScLite0(BatchConformance):
     model = "musc-efficientnet-lite0"
+
+
+class TestSuperADD(ModelConformance):
+    model = "superadd"
+    image_size = 84
+    overrides: ClassVar = {"backbone": "dinov2_vit_small_14", "layers": ("block0", "block1"), "crop": 56, "overlap": 14}
+
+
+class TestSuperADDLite0(ModelConformance):
+    model = "superadd-efficientnet-lite0"
+    overrides: ClassVar = {"crop": 48, "overlap": 16}

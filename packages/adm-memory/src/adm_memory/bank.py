@@ -15,6 +15,18 @@ from adm_memory.neighbours import NearestNeighbours
 PROJECTION = 128  # d* of PatchCore's paper: dimensions in which the coreset is selected
 
 
+def coreset_of(patches: Tensor, ratio: float, fit: Fit) -> Tensor | slice:
+    """Indices of the part `ratio` of (N, D) `patches` that greedy farthest-first selection picks."""
+    count = max(1, int(len(patches) * ratio))
+    if count == len(patches):
+        return slice(None)
+    generator = torch.Generator().manual_seed(fit.plan.seed)
+    wide = patches.shape[1] > 2 * PROJECTION
+    reduced = random_projection(patches, PROJECTION, generator) if wide else patches
+    start = int(torch.randint(len(patches), (1,), generator=generator))
+    return farthest_first(reduced, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
+
+
 class BankModel(AnomalyModel):
     """Keeps `coreset_ratio` of the patches that it sees as `memory_bank` (M, D), and searches there."""
 
@@ -43,15 +55,8 @@ class BankModel(AnomalyModel):
         self._index = None
 
     def coreset(self, patches: Tensor, fit: Fit) -> Tensor | slice:
-        """Indices of the entries of the bank among (N, D) `patches`: greedy farthest-first selection picks them."""
-        count = max(1, int(len(patches) * self.coreset_ratio))
-        if count == len(patches):
-            return slice(None)
-        generator = torch.Generator().manual_seed(fit.plan.seed)
-        wide = patches.shape[1] > 2 * PROJECTION
-        reduced = random_projection(patches, PROJECTION, generator) if wide else patches
-        start = int(torch.randint(len(patches), (1,), generator=generator))
-        return farthest_first(reduced, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
+        """Indices of the entries of the bank among (N, D) `patches`."""
+        return coreset_of(patches, self.coreset_ratio, fit)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         self._index = None  # the bank moves to another device or type

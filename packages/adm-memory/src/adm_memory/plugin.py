@@ -97,6 +97,25 @@ _MUSC = {
     "epochs": 1,
     "batch_size": 1,
 }
+_SUPERADD = {
+    "licence": "Apache-2.0",
+    "training": "one-pass",
+    "target": "adm_memory.superadd:SuperADD",
+    "spellings": {
+        "patch_size": "crop",
+        "patch_overlap": "overlap",
+        "score_quantile": "top",
+        "coreset_sampling_ratio": "coreset_ratio",
+    },
+    "family": "memory",
+    "title": "SuperADD",
+    "paper": "SuperADD, arXiv 2605.14808, 2026",
+    "year": 2026,
+    "summary": "Overlapping crops and brighter and darker training images; the score is the distance to the nearest patch of "
+    "each of several layers.",
+    "epochs": 1,
+    "batch_size": 1,
+}
 _DFM = {
     "licence": "Apache-2.0",
     "training": "one-pass",
@@ -218,6 +237,25 @@ def adcore_register_models() -> list[ModelCard]:
             name="musc-efficientnet-lite0",
             config={"backbone": "tf_efficientnet_lite0", "layers": ("stride8", "stride16")},
             **_MUSC,
+        ),
+        ModelCard(
+            name="superadd",
+            config={"backbone": "dinov2_vit_base_14"},
+            image_size=448,
+            size_multiple=14,
+            **_SUPERADD,
+        ),
+        ModelCard(
+            name="superadd-efficientnet-lite0",
+            config={
+                "backbone": "tf_efficientnet_lite0",
+                "layers": ("stride8", "stride16"),
+                "crop": 128,
+                "overlap": 32,
+            },
+            size_multiple=16,
+            cost="light",
+            **_SUPERADD,
         ),
         ModelCard(name="dfkde", config={"backbone": "resnet50"}, **_DFKDE),
         ModelCard(
