@@ -95,6 +95,14 @@ def test_box_area_peak_and_order() -> None:
     assert RegionRule(0.95).find(values, WHOLE) == []
 
 
+def regions_within(height: int, width: int) -> st.SearchStrategy[tuple[int, int, int, int]]:
+    """(x, y, width, height) of at least 12 px each way."""
+    corner = st.tuples(st.integers(0, width - 12), st.integers(0, height - 12))
+    return corner.flatmap(
+        lambda at: st.tuples(*map(st.just, at), st.integers(12, width - at[0]), st.integers(12, height - at[1]))
+    )
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.sampled_from(RESIZE_METHODS),
@@ -105,8 +113,9 @@ def test_box_area_peak_and_order() -> None:
 )
 def test_a_mark_comes_back_where_it_was_painted(resize, image_size, size, cut, data) -> None:
     crop = (size[0] - cut, size[1] - cut) if cut else None
-    preprocess = Preprocess(size, crop, resize, 3, None)
-    frame = frame_of(resize, size, crop, *image_size)
+    region = data.draw(st.none() | regions_within(*image_size))
+    preprocess = Preprocess(size, crop, resize, 3, None, region)
+    frame = preprocess.frame(*image_size)
     inside = frame.inside(preprocess.output_size)
     tall, wide = (int(np.ceil(2 * pixels)) for pixels in (frame.row_pixels, frame.column_pixels))
     first = [int(np.ceil(edge(part.start))) for edge, part in zip((frame.y, frame.x), inside, strict=True)]

@@ -302,6 +302,9 @@ def cameras(draw):
         value_range=draw(st.sampled_from((None, (0.25, 0.75)))),
     )
     shape = (2, draw(st.integers(1, 50)), draw(st.integers(1, 50)), stored.channels)
+    x, y = draw(st.integers(0, shape[2] - 1)), draw(st.integers(0, shape[1] - 1))
+    region = x, y, draw(st.integers(1, shape[2] - x)), draw(st.integers(1, shape[1] - y))
+    stored = replace(stored, region=draw(st.sampled_from((None, region))))
     seed = draw(st.integers(0, 2**32 - 1))
     return stored, torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
 
@@ -321,6 +324,20 @@ def test_a_camera_s_graph_takes_its_frames(trained, tmp_path, method) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
     expected, found = load(source).predict(frame), adcore_runtime.load(exported.path).predict(frame)
     assert found.score == pytest.approx(expected.score, rel=1e-4)
+
+
+def test_an_exported_model_sees_its_region_alone(trained, tmp_path) -> None:
+    source = trained(preprocess=replace(PREPROCESS, region=(5, 3, 21, 17)))
+    exported = adcore_runtime.load(export_model(source, out=tmp_path / "out").path)
+    frame = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+    expected = load(source).predict(frame).score
+    assert exported.predict(frame).score == pytest.approx(expected, rel=1e-4)
+    frame[:3], frame[:, :5], frame[20:], frame[:, 26:] = 255, 255, 255, 255
+    assert exported.predict(frame).score == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(DataError, match=r"region 5,3,21,17 .* beyond the image of 20x30 px"):
+        exported.predict(np.zeros((30, 20, 3), np.uint8))
+    with pytest.raises(DataError, match="beyond the image of 20x30 px"):
+        CameraInput(replace(PREPROCESS, region=(5, 3, 21, 17)), (30, 20))
 
 
 def test_pictures_are_in_the_values_and_of_the_size_that_the_model_expects() -> None:

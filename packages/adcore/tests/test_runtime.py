@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,13 @@ SIDES = st.integers(1, 90)
 
 
 @st.composite
+def regions_within(draw, height, width):
+    """(x, y, width, height)."""
+    x, y = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+    return x, y, draw(st.integers(1, width - x)), draw(st.integers(1, height - y))
+
+
+@st.composite
 def cases(draw):
     """(preprocessing, an image as a camera gives it)."""
     size = (draw(st.integers(1, 40)), draw(st.integers(1, 40)))
@@ -31,6 +40,7 @@ def cases(draw):
     )
     dtype = draw(st.sampled_from((np.uint8, np.uint16, np.float32)))
     seed, shape = draw(st.integers(0, 2**32 - 1)), (draw(SIDES), draw(SIDES), *draw(st.sampled_from(((), (3,)))))
+    stored = replace(stored, region=draw(st.none() | regions_within(*shape[:2])))
     generator = np.random.default_rng(seed)
     if dtype is np.float32:
         return stored, generator.random(shape, np.float32)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from adcore_runtime.errors import DataError
+
 
 def inner_size(resize: str, size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
     """Height and width that an image of `height` x `width` itself takes up within `size` (height, width)."""
@@ -25,8 +27,27 @@ def centred(outer: tuple[int, int], inner: tuple[int, int]) -> tuple[slice, slic
     return slice(top, top + inner[0]), slice(left, left + inner[1])
 
 
+def region_of(region: tuple[int, int, int, int] | None, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of `region` (x, y, width, height) in an image of `height` x `width`; without one the whole image.
+
+    Raises DataError where the image does not hold the whole region.
+    """
+    if region is None:
+        return slice(0, height), slice(0, width)
+    x, y, columns, rows = region
+    if y + rows > height or x + columns > width:
+        raise DataError(
+            f"region {x},{y},{columns},{rows} (x,y,width,height) reaches beyond the image of {width}x{height} px; this "
+            "model takes images that hold the whole region"
+        )
+    return slice(y, y + rows), slice(x, x + columns)
+
+
 class Frame(NamedTuple):
-    """Where a model's input, and so its map, lies in the original image; positions are edges, 0 the upper or left one."""
+    """Where a model's input, and so its map, lies in the original image; positions are edges, 0 the upper or left one.
+
+    "The image" is its fixed region where the model has one.
+    """
 
     top: int  # the row of the map at which the image begins; negative where a crop cut it
     left: int
@@ -34,14 +55,16 @@ class Frame(NamedTuple):
     columns: int
     row_pixels: float  # original pixels in the height of one row of the map
     column_pixels: float
+    first_row: int = 0  # of the original, at which the fixed region begins
+    first_column: int = 0
 
     def y(self, row: Any) -> Any:
         """Original y of a row's upper edge."""
-        return (row - self.top) * self.row_pixels
+        return (row - self.top) * self.row_pixels + self.first_row
 
     def x(self, column: Any) -> Any:
         """Original x of a column's left edge."""
-        return (column - self.left) * self.column_pixels
+        return (column - self.left) * self.column_pixels + self.first_column
 
     def shown(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
         """Rows and columns of the original whose middles lie in a map of `shape`: all of them, unless a crop cut some."""
@@ -65,9 +88,11 @@ def enlarged(anomaly_map: np.ndarray, frame: Frame, rows: slice, columns: slice)
     Beyond the middles of the image's outer pixels in the map, the outer values go on.
     """
     values, inside = anomaly_map, frame.inside(anomaly_map.shape)
-    sides = zip((rows, columns), inside, (frame.top, frame.left), frame[4:], strict=True)
-    for axis, (part, kept, first, pixels) in enumerate(sides):
-        place = ((np.arange(part.start, part.stop) + 0.5) / pixels + first - 0.5).clip(kept.start, kept.stop - 1)
+    begins = (frame.top, frame.first_row), (frame.left, frame.first_column)
+    sides = zip((rows, columns), inside, begins, (frame.row_pixels, frame.column_pixels), strict=True)
+    for axis, (part, kept, (first, origin), pixels) in enumerate(sides):
+        place = (np.arange(part.start, part.stop) - origin + 0.5) / pixels + first - 0.5
+        place = place.clip(kept.start, kept.stop - 1)
         before = np.floor(place).astype(np.intp)
         after = np.minimum(before + 1, kept.stop - 1)
         share = np.expand_dims((place - before).astype(np.float32), 1 - axis)
@@ -81,13 +106,22 @@ def _first(edge: float) -> int:
     return math.ceil(edge - 0.5)
 
 
-def frame_of(resize: str, size: tuple[int, int], crop: tuple[int, int] | None, height: int, width: int) -> Frame:
-    """The frame of an image of `height` x `width` that was resized to `size` and cropped to `crop` (height, width)."""
+def frame_of(
+    resize: str,
+    size: tuple[int, int],
+    crop: tuple[int, int] | None,
+    height: int,
+    width: int,
+    region: tuple[int, int, int, int] | None = None,
+) -> Frame:
+    """The frame of an image of `height` x `width`: `region` of it, resized to `size`, cropped to `crop` (height, width)."""
+    part = region_of(region, height, width)
+    height, width = (side.stop - side.start for side in part)
     inner = inner_size(resize, size, height, width)
     padded = centred(size, inner)
     cut = centred(size, crop or size)
     top, left = (padding.start - cutting.start for padding, cutting in zip(padded, cut, strict=True))
-    return Frame(top, left, *inner, height / inner[0], width / inner[1])
+    return Frame(top, left, *inner, height / inner[0], width / inner[1], part[0].start, part[1].start)
 
 
 @lru_cache(maxsize=2)

@@ -13,7 +13,6 @@ from adcore_runtime.backends import MAP, SCORE, Run, open_graph
 from adcore_runtime.decisions import Calibration, Result
 from adcore_runtime.decode import decode
 from adcore_runtime.errors import AdcoreError, ArtifactError, ConfigError, DataError
-from adcore_runtime.geometry import frame_of
 from adcore_runtime.image import gray_photo, image_from_array, read_image, to_planes
 from adcore_runtime.listing import find_images
 from adcore_runtime.onnx_file import Description, describe
@@ -84,8 +83,7 @@ class Predictor:
                 yield Skipped(str(path), str(error))
                 continue
             result = self._score(inputs, str(path))
-            preprocess = self.description.preprocess
-            frame = frame_of(preprocess.resize, preprocess.size, preprocess.crop, *size)
+            frame = self.description.preprocess.frame(*size)
             yield path, result.anomaly_map, shown, prediction_row(path, result, options, frame), frame
 
     def _inputs(
@@ -103,7 +101,12 @@ class Predictor:
             planes = image_from_array(image, preprocess.channels)
         else:
             planes = read_image(image, preprocess.channels)
-        return preprocess(planes)[None], gray_photo(planes) if photo else None, planes.shape[1:]
+        try:
+            inputs = preprocess(planes)[None]
+        except DataError as error:
+            name = "the array" if isinstance(image, np.ndarray) else str(image)
+            raise DataError(f"{name}: {error}") from None
+        return inputs, gray_photo(planes) if photo else None, planes.shape[1:]
 
     def _score(self, inputs: np.ndarray, name: str) -> Result:
         try:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from adcore_runtime.geometry import centred, inner_size, standard_noise
+from adcore_runtime.geometry import Frame, centred, frame_of, inner_size, region_of, standard_noise
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
@@ -18,6 +18,7 @@ ResizeMethod = Literal["bilinear", "nearest", "keep-aspect", "black-padding", "n
 RESIZE_METHODS: tuple[str, ...] = get_args(ResizeMethod)
 Deviation = Annotated[float, Field(gt=0)]
 Side = Annotated[int, Field(ge=1, le=2**16)]
+Edge = Annotated[int, Field(ge=0, le=2**16)]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Preprocess:
     resize: ResizeMethod = "bilinear"
     channels: Annotated[int, Field(ge=1, le=1024)] = 3  # of the model's input
     value_range: tuple[float, float] | None = None  # decoded values that become 0 and 1; None: values stay as decoded
+    region: tuple[Edge, Edge, Side, Side] | None = None  # x, y, width, height in original pixels: all that is seen
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -53,10 +55,15 @@ class Preprocess:
         """Height and width of the model's input."""
         return self.crop or self.size
 
+    def frame(self, height: int, width: int) -> Frame:
+        """Where the model's input lies in an original image of `height` x `width`."""
+        return frame_of(self.resize, self.size, self.crop, height, width, self.region)
+
     def __call__(self, image: Tensor) -> Tensor:
         """Decoded image (C, H, W) float32 -> model input (C, h, w) float32; DataError for another number of channels."""
         if image.shape[0] != self.channels:
             raise DataError(f"an image of {image.shape[0]} channels; this model was set up for {self.channels}")
+        image = self._seen(image)
         if self.value_range:
             low, high = self.value_range
             image = (image - low) / (high - low)
@@ -81,12 +88,20 @@ class Preprocess:
 
     def mask(self, mask: Tensor) -> Tensor:
         """Decoded mask (H, W) bool -> (h, w) bool, with the same geometry, always with nearest-neighbour resizing."""
+        mask = self._seen(mask)
         inner = self._inner(*mask.shape)
         if mask.shape != inner:
             mask = F.interpolate(mask[None, None].to(torch.uint8), inner, mode="nearest-exact")[0, 0].bool()
         if inner != self.size:
             mask = self._pasted(mask.new_zeros(self.size), mask)
         return self._crop(mask)
+
+    def _seen(self, image: Tensor) -> Tensor:
+        """The region of (..., H, W); DataError where the image does not hold it."""
+        if self.region is None:
+            return image
+        rows, columns = region_of(self.region, image.shape[-2], image.shape[-1])
+        return image[..., rows, columns]
 
     def _inner(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that the image itself takes up within `size`."""

@@ -22,7 +22,7 @@ from adcore.training.plan import UNUSED_IN_ONE_PASS, Plan
 ALL = "all"  # as the category of a DataChoice: all of them together
 VAL_RATIO = 0.2  # part of the images that a validation split takes
 MAX_SIDE = 2**14  # pixels
-PREPROCESS_KEYS = ("image_size", "crop_size", "normalization", "resize", "channels", "value_range")
+PREPROCESS_KEYS = ("image_size", "crop_size", "normalization", "resize", "channels", "value_range", "region")
 PLAN_KEYS = tuple(key for key in Plan.model_fields if key != "steps_per_epoch")
 
 
@@ -155,6 +155,7 @@ def make_preprocess(
     resize: str = "bilinear",
     channels: Any = 3,
     value_range: Any = None,
+    region: Any = None,
 ) -> Preprocess:
     """The card's preprocessing with the user's changes; the mean and std follow the backbone that is in use."""
     normalization = normalization or card.normalization
@@ -184,6 +185,7 @@ def make_preprocess(
         resize=resize,
         channels=_channels(card, config, channels),
         value_range=_value_range(value_range),
+        region=_region(region),
     )
 
 
@@ -205,6 +207,23 @@ def _value_range(value: Any) -> tuple[float, float] | None:
     except (TypeError, ValueError):
         raise ConfigError(f"value_range: give the lowest and highest value, such as 0,0.05 (got {value!r})") from None
     return low, high
+
+
+def _region(value: Any) -> tuple[int, int, int, int] | None:
+    """[10, 20, 300, 200], "10,20,300,200" or None -> (x, y, width, height) or None."""
+    if value in (None, "none"):
+        return None
+    try:
+        x, y, width, height = map(_whole, value.split(",") if isinstance(value, str) else value)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(
+            f"region: give x,y,width,height in pixels of the original images, such as 100,50,800,600 (got {value!r})"
+        ) from None
+    if min(x, y) < 0 or min(width, height) < 1 or max(x, y, width, height) > MAX_SIDE:
+        raise ConfigError(
+            f"region: x and y must be from 0 on, width and height from 1 to {MAX_SIDE} pixels (got {value!r})"
+        )
+    return x, y, width, height
 
 
 def _size(value: Any, key: str) -> tuple[int, int]:

@@ -64,7 +64,9 @@ def _show_model(card: ModelCard, as_json: bool) -> None:
     click.echo("  settings (--set KEY=VALUE):")
     for key, kind, default, meaning in rows:
         click.echo(f"    {key} = {default!r}  [{kind}] {meaning}")
-    click.echo("    and of training: image_size, crop_size, normalization, resize, batch_size, learning_rate, ...")
+    click.echo(
+        "    and of training: image_size, crop_size, region, normalization, resize, batch_size, learning_rate, ..."
+    )
 
 
 def _licences(card: ModelCard) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from adcore_runtime.geometry import enlarged, frame_of
+from adcore_runtime.geometry import enlarged
 
 from adcore.data.samples import NORMAL, DatasetReader
 from adcore.evaluation.metrics import Metrics
@@ -19,7 +19,7 @@ def full_size_metrics(scoring: Scoring, reader: DatasetReader, preprocess: Prepr
     """PIXEL_METRICS on original pixels: maps are enlarged bilinearly, masks stay as they were drawn.
 
     Masks are read again, one at a time, and pixels counted by the level of their value, of which there are LEVELS: the
-    memory is that of one image and 50 MB, however many there are. What a crop cut off is left out.
+    memory is that of one image and 50 MB, however many there are. What a crop or region leaves out does not count.
     """
     known = [image for image in scoring.images if image.anomaly_map is not None and image.mask is not None]
     if not known:
@@ -30,7 +30,7 @@ def full_size_metrics(scoring: Scoring, reader: DatasetReader, preprocess: Prepr
     normal, found, overlap = np.zeros(LEVELS, np.int64), np.zeros(LEVELS, np.int64), np.zeros(LEVELS)
     regions = 0
     for image in known:
-        frame = frame_of(preprocess.resize, preprocess.size, preprocess.crop, *image.size)
+        frame = preprocess.frame(*image.size)
         rows, columns = frame.shown(image.anomaly_map.shape)
         labels, count = _regions(image, reader, rows, columns)
         if not labels.size:  # the crop left nothing of it

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from adcore_runtime.geometry import centred, inner_size
 from PIL import Image
 
 from adcore.data.dataset import read_together
@@ -82,14 +81,11 @@ def _pictured(images: Sequence[ScoredImage], threshold: float | None) -> list[in
 
 
 def _to_pixel(view: Preprocess, height: int, width: int) -> list[float]:
-    """Of an image of `height` x `width`: back over the crop, the padding and the resize."""
+    """Of an image of `height` x `width`: back over the crop, the padding, the resize and the region."""
     if not height or not width:
         return [0.0] * 4
-    inner, shown, numbers = inner_size(view.resize, view.size, height, width), view.output_size, []
-    for axis, side in ((1, width), (0, height)):
-        offset = centred(view.size, shown)[axis].start - centred(view.size, inner)[axis].start
-        numbers += [shown[axis] * side / inner[axis], offset * side / inner[axis]]
-    return numbers
+    frame, (rows, columns) = view.frame(height, width), view.output_size
+    return [columns * frame.column_pixels, frame.x(0), rows * frame.row_pixels, frame.y(0)]
 
 
 def _fitting(picture: Image.Image, limit: int, forms: Sequence[tuple[int, int]]) -> tuple[str, int]:

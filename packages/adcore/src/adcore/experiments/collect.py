@@ -108,6 +108,7 @@ def _conditions_of_a_comparison(run: Measured) -> dict[str, Any]:
     values = {
         "image_size": preprocess.get("size"),
         "crop_size": preprocess.get("crop"),
+        "region": preprocess.get("region"),
         "batch_size": plan.get("batch_size"),
     }
     values |= {"backbone": (run.result.get("config") or {}).get("backbone"), "seed": run.seed}

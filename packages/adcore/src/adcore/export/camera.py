@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from adcore_runtime.geometry import centred, inner_size, standard_noise
+from adcore_runtime.geometry import centred, inner_size, region_of, standard_noise
 from adcore_runtime.resize import bands
 from torch import Tensor, nn
 
@@ -21,6 +21,9 @@ class CameraInput(nn.Module):
     def __init__(self, preprocess: Preprocess, camera: tuple[int, int]) -> None:
         super().__init__()
         self.preprocess = preprocess
+        self.seen = region_of(preprocess.region, *camera)
+        if preprocess.region:
+            camera = preprocess.region[3], preprocess.region[2]
         self.inner = inner_size(preprocess.resize, preprocess.size, *camera)
         self.resized = self.inner != camera
         if self.resized and preprocess.resize == "nearest":
@@ -34,6 +37,8 @@ class CameraInput(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(N, H, W, C) uint8 -> (N, C, h, w)."""
+        if self.preprocess.region:
+            frames = frames[:, self.seen[0], self.seen[1]]
         values = frames.float() / 255
         if self.preprocess.value_range:
             low, high = self.preprocess.value_range

@@ -74,12 +74,25 @@ def seeded_pictures(preprocess: Preprocess, count: int = FEWEST) -> list[np.ndar
 
 
 def _fitted(picture: np.ndarray, preprocess: Preprocess, camera: tuple[int, int] | None) -> np.ndarray:
-    """Of the camera's size; else with values in the range of the images that the model was trained on."""
+    """Of the camera's size; else with values in the range of the images that the model was trained on.
+
+    A model that sees a fixed region gets the picture there.
+    """
     if camera:
-        planes = picture if picture.ndim == 3 else picture[..., None]
-        resized = [Image.fromarray(planes[..., c]).resize(camera[::-1]) for c in range(planes.shape[2])]
-        return np.stack([np.asarray(plane) for plane in resized], -1)
+        return _resized(picture, camera)
+    if preprocess.region:
+        x, y, width, height = preprocess.region
+        around = np.zeros((y + height, x + width, picture.shape[2] if picture.ndim == 3 else 1), np.uint8)
+        around[y:, x:] = _resized(picture, (height, width))
+        picture = around
     if preprocess.value_range:
         low, high = preprocess.value_range
         return (low + (high - low) * picture / 255).astype(np.float32)
     return picture
+
+
+def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) or (H, W, C) uint8 -> (*size, C)."""
+    planes = picture if picture.ndim == 3 else picture[..., None]
+    resized = [Image.fromarray(planes[..., c]).resize(size[::-1]) for c in range(planes.shape[2])]
+    return np.stack([np.asarray(plane) for plane in resized], -1)

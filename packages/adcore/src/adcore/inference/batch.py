@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adcore_runtime.geometry import Frame, frame_of
+from adcore_runtime.geometry import Frame
 from adcore_runtime.listing import find_images
 from adcore_runtime.results import results_folder
 from adcore_runtime.rows import PLAIN, RowOptions, prediction_row
@@ -83,5 +83,4 @@ def _row(predictor: Predictor, image: ScoredImage, options: RowOptions) -> dict[
 
 
 def _frame(predictor: Predictor, image: ScoredImage) -> Frame:
-    preprocess = predictor.preprocess
-    return frame_of(preprocess.resize, preprocess.size, preprocess.crop, *image.size)
+    return predictor.preprocess.frame(*image.size)
