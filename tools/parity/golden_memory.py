@@ -5,6 +5,7 @@ from functools import partial
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import timm
 import torch
 from anomalib.data import ImageBatch
 from golden_common import (
@@ -68,6 +69,30 @@ def rad() -> Result:
         for batch in batches:
             model(batch)
         model.build_memory_bank()
+    facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters, "map_stride": 2}
+    return evaluate(model, images, stride=2), facts
+
+
+def superadd() -> Result:
+    """Six images in four crops each; all of their patches are in the banks."""
+    options = {
+        "backbone": "vit_small_patch14_reg4_dinov2",
+        "layers": [3, 6, 9, 11],
+        "patch_size": 56,
+        "patch_overlap": 14,
+    }
+    with patch.object(
+        timm, "create_model", partial(timm.create_model, dynamic_img_size=True)
+    ):  # it takes 518 alone else
+        module = peer("SuperADD", 84, **options)
+    parameters = filled(module, "superadd")
+    images, image_facts = inputs((2, 3, 84, 84))
+    batches, train_facts = training_batches(3, (2, 3, 84, 84))
+    model = module.model.train()
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+        model.subsample_embedding()
     facts = {"options": options, "input": image_facts, "train": train_facts, "parameters": parameters, "map_stride": 2}
     return evaluate(model, images, stride=2), facts
 
@@ -176,4 +201,4 @@ def cfa() -> Result:
 
 
 CASES = {"patchcore": patchcore, "padim": padim, "dfkde": dfkde, "dfm": dfm, "dfm_nll": dfm_nll, "cfa": cfa}
-CASES |= {"anomaly_dino": anomaly_dino, "rad": rad}
+CASES |= {"anomaly_dino": anomaly_dino, "rad": rad, "superadd": superadd}

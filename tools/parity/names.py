@@ -48,6 +48,7 @@ RENAMES: dict[str, list[tuple[str, str]]] = {
     "dinomaly_small_reg": DINOMALY,
     "inp_former": DINOMALY,
     "anomaly_dino": [(r"^feature_encoder\.feature_extractor\.", "encoder.")],
+    "superadd": [(r"^(backbone|patch_exec\.model)\.dino\.", "encoder.")],  # there twice, with shared tensors
     "rad": [(r"^feature_extractor\.feature_extractor\.", "encoder.")],
 }
 
