@@ -24,6 +24,7 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "train": "Train, evaluate and report.",
     "run": "Run experiments: the models, domains and seeds of a conditions file.",
     "analyze": "Print tables of a session, with transfer ratios and significance tests.",
+    "compare": "Train several models on the same data and rank them.",
     "report": "Write one page that compares many runs: leaderboard, heat map, seeds, ROC curves.",
     "evaluate": "Evaluate a trained model on a dataset.",
     "ensemble": "Combine trained models into one.",

@@ -95,8 +95,8 @@ def command(
     gpus = "none" if gpus == "auto" and settings().device == "cpu" else gpus
     chosen: list[tuple[int, Condition]] = []
     if conditions:
-        chosen = _choose(load_conditions(conditions, data), ids, _seeds(seeds), repeat or 1)
-        _check_weights(chosen, dry_run)
+        chosen = _choose(load_conditions(conditions, data), ids, seeds_of(seeds), repeat or 1)
+        check_weights(chosen, dry_run)
         _tell_of_tensorboard(chosen)
         if dry_run and executor != "local":  # a dry run starts no engine
             return _list_runs(chosen, f"through {executor}")
@@ -105,7 +105,7 @@ def command(
     try:
         slots = engine.slots(gpus, jobs, count)
         if engine.here:
-            _check_devices(chosen, [slot.device for slot in slots])
+            check_devices(chosen, [slot.device for slot in slots])
         if wait_idle:
             need_gpus(slots)
         idle = IdleGpus(idle_use, idle_memory) if wait_idle else None
@@ -117,12 +117,12 @@ def command(
             session = create_session(folder, [condition for _, condition in chosen], conditions, threads)
         else:
             session = resume_session(resume)
-        _run(Runner(session, slots, engine, idle, stagger=stagger, stopped=_reader_is_gone))
+        _run(Runner(session, slots, engine, idle, stagger=stagger, stopped=reader_is_gone))
     finally:
         engine.close()
 
 
-def _check_weights(chosen: list[tuple[int, Condition]], dry_run: bool) -> None:
+def check_weights(chosen: list[tuple[int, Condition]], dry_run: bool) -> None:
     """Weights that are not on this machine are a note of a dry run, and refused before a session begins."""
     from adcore.errors import WeightsError
 
@@ -142,7 +142,7 @@ def _tell_of_tensorboard(chosen: list[tuple[int, Condition]]) -> None:
         click.echo(f"note: {NO_TENSORBOARD}", err=True)
 
 
-def _check_devices(chosen: list[tuple[int, Condition]], devices: list[str]) -> None:
+def check_devices(chosen: list[tuple[int, Condition]], devices: list[str]) -> None:
     """Refuse a precision that a device of this machine does not have."""
     import torch
 
@@ -154,7 +154,7 @@ def _check_devices(chosen: list[tuple[int, Condition]], devices: list[str]) -> N
             check_precision(condition.choice.plan.precision, torch.device(CPU if device == CPU else "cuda"))
 
 
-def _reader_is_gone() -> bool:
+def reader_is_gone() -> bool:
     """Whether nobody reads stdout any more, as after `| head -1`; False where the system cannot tell."""
     try:
         poll = select.poll()
@@ -216,7 +216,8 @@ def _numbers(text: str, count: int) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def _seeds(text: str | None) -> list[int]:
+def seeds_of(text: str | None) -> list[int]:
+    """ "42,43" -> [42, 43]; nothing for None."""
     if not text:
         return []
     parts = [part.strip() for part in text.split(",")]

@@ -1,0 +1,54 @@
+"""`adcore compare`: models ranked on one's own data, and the command that combines the best."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+
+import pytest
+from adcore.testing.tiny import SIDE, write_tiny_mvtec
+
+MODELS = ("padim-resnet18", "dfm-efficientnet-lite0")
+SETTINGS = ("--set", "weights=random", "--set", f"image_size={SIDE}", "--gpus", "none")
+
+
+@pytest.fixture
+def data(tmp_path) -> str:
+    return f"mvtec:{write_tiny_mvtec(tmp_path / 'data')}"
+
+
+def test_models_are_ranked_and_the_printed_command_combines_them(data, tmp_path, run_cli) -> None:
+    out = tmp_path / "out"
+    code, printed, err = run_cli("compare", *MODELS, "--data", data, *SETTINGS, "--out", out)
+    assert code == 0, err
+    lines = printed.splitlines()
+    assert lines[0] == "image_auroc, mean over domains"
+    assert {line.split()[1] for line in lines if re.match(r"[12] ", line.strip())} == set(MODELS)
+    page = (out / "comparison.html").read_text()
+    assert all(model in page for model in MODELS)
+    (session,) = [path.parent for path in out.glob("*/session.json")]
+    assert {run["state"] for run in json.loads((session / "session.json").read_text())["runs"]} == {"done"}
+    (command,) = [line.partition("one model: ")[2] for line in lines if "one model: " in line]
+    code, printed, err = run_cli(*shlex.split(command)[1:])
+    assert code == 0, err
+    assert printed.startswith("2 models: ")
+    assert (out / "ensemble_part.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("padim-resnet18",), "at least two models"),
+        (("padim-resnet18", "padim-resnet18"), "each once"),
+        (("padim-resnet18", "no-such-model"), "unknown model 'no-such-model'"),
+        ((*MODELS, "--set", "model_type=x"), "the comparison sets it itself"),
+        ((*MODELS, "--set", "no_such=1"), "no_such"),
+        ((*MODELS, "--seeds", "a"), "whole numbers"),
+        ((*MODELS, "--category", "other"), "no domain 'other'"),
+    ],
+)
+def test_a_mistake_is_said_before_anything_is_trained(arguments, says, data, tmp_path, run_cli) -> None:
+    code, _, err = run_cli("compare", *arguments, "--data", data, "--out", tmp_path / "out", "--gpus", "none")
+    assert (code, says in err) == (2, True), err
+    assert not (tmp_path / "out").exists()
