@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -325,3 +326,15 @@ def test_missing_weights_are_a_note_of_a_dry_run_and_stop_a_real_one(root, run_c
     assert code == 2
     assert "nothing was started" in err
     assert not (root.parent / "results").exists()
+
+
+def test_a_model_that_learns_nothing_needs_no_training_images(root) -> None:
+    for folder in root.glob("*/train"):
+        shutil.rmtree(folder)
+    musc = {"model_type": "musc-efficientnet-lite0", "weights": "random"}
+    condition = load_conditions(write(root, {"x": config(root, target_domains="auto", **musc)}))[0]
+    assert condition.targets == ("domain_B", "domain_C")
+    with pytest.raises(ConfigError, match="shots: shots=1: musc-efficientnet-lite0 does not learn"):
+        load_conditions(write(root, {"x": config(root, shots=1, **musc)}))
+    with pytest.raises(ConfigError, match="dataset_root"):
+        load_conditions(write(root, {"x": config(root)}))

@@ -185,7 +185,8 @@ def check_condition(
         return None, [*mistakes, f"dataset_root: {error}"]
     except RuntimeError:
         return None, [*mistakes, f"dataset_root: there is no home folder for {short(written)}"]
-    targets, wrong = _check_domains(config, root)
+    needs_training = choice is None or choice.card.training != "none"
+    targets, wrong = _check_domains(config, root, needs_training)
     mistakes += wrong
     if mistakes or choice is None:
         return None, mistakes
@@ -194,7 +195,7 @@ def check_condition(
     try:
         run = prepare_run(choice, condition.data())
     except ConfigError as error:
-        key = "calibration" if str(error).startswith("calibration") else "val_split_mode"
+        key = next((key for key in ("calibration", "shots") if str(error).startswith(key)), "val_split_mode")
         return None, [f"{_written(config, error, key)}: {error}"]
     except (AdcoreError, OSError) as error:
         split = condition.data().val_split in ("from_train", "from_test") and "validation images" in str(error)
@@ -258,14 +259,16 @@ def _check_model(config: ConditionConfig) -> tuple[ModelChoice | None, list[str]
     return None, mistakes or [f"{_written(config, whole, 'config')}: {whole}"]
 
 
-def _check_domains(config: ConditionConfig, root: Path) -> tuple[tuple[str, ...], list[str]]:
+def _check_domains(config: ConditionConfig, root: Path, needs_training: bool) -> tuple[tuple[str, ...], list[str]]:
     """The target domains, and what is wrong with dataset, folder, source or targets."""
     try:
         check_data_options(config.dataset, config.data_options)
     except AdcoreError as error:
         return (), [f"{'data_options' if 'unknown dataset' not in str(error) else 'dataset'}: {error}"]
     try:
-        known = open_dataset(config.dataset, str(root), **config.data_options).categories()
+        reader = open_dataset(config.dataset, str(root), **config.data_options)
+        reader.needs_training = needs_training
+        known = reader.categories()
     except (AdcoreError, OSError) as error:  # a name that is too long, a folder that may not be read
         return (), [f"dataset_root: {error}"]
     source, wanted, mistakes = config.source_domain, config.target_domains, []
