@@ -15,16 +15,26 @@ from adm_memory.neighbours import NearestNeighbours
 PROJECTION = 128  # d* of PatchCore's paper: dimensions in which the coreset is selected
 
 
-def coreset_of(patches: Tensor, ratio: float, fit: Fit) -> Tensor | slice:
-    """Indices of the part `ratio` of (N, D) `patches` that greedy farthest-first selection picks."""
-    count = max(1, int(len(patches) * ratio))
-    if count == len(patches):
-        return slice(None)
+def entries(patches: int, ratio: float) -> int:
+    """How many of so many patches are kept."""
+    return max(1, int(patches * ratio))
+
+
+def reduced(patches: Tensor, fit: Fit) -> tuple[Tensor, torch.Generator]:
+    """(N, D) patches in the dimensions in which the coreset is selected, always the same, and the fit's generator."""
     generator = torch.Generator().manual_seed(fit.plan.seed)
     wide = patches.shape[1] > 2 * PROJECTION
-    reduced = random_projection(patches, PROJECTION, generator) if wide else patches
+    return (random_projection(patches, PROJECTION, generator) if wide else patches), generator
+
+
+def coreset_of(patches: Tensor, ratio: float, fit: Fit) -> Tensor | slice:
+    """Indices of `ratio` of the (N, D) `patches`: greedy farthest-first selection picks them."""
+    count = entries(len(patches), ratio)
+    if count == len(patches):
+        return slice(None)
+    features, generator = reduced(patches, fit)
     start = int(torch.randint(len(patches), (1,), generator=generator))
-    return farthest_first(reduced, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
+    return farthest_first(features, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
 
 
 class BankModel(AnomalyModel):

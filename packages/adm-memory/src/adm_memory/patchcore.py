@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_features
 from adcore.batching import split_batch
+from adcore.errors import ConfigError
 from adcore.maps import gaussian_blur, upsample
 from adcore.memory import trim
 from adcore.model import Batch, Fit, Prediction, Update
@@ -16,9 +18,12 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from adm_memory.bank import BankModel
+from adm_memory.bank import BankModel, entries, reduced
 from adm_memory.denoise import compacted, least_suspicious, local_outlier_factors
 from adm_memory.neighbours import DenseNeighbours
+from adm_memory.streaming import StreamedPatches, bytes_of_row, covering, memory_limit, size_text
+
+log = logging.getLogger(__name__)
 
 
 def reweight(score: Tensor, to_support: Tensor) -> Tensor:
@@ -52,10 +57,21 @@ class PatchCore(BankModel):
             Literal["none", "lof"], Field(description="lof: drop outliers among the patches of a position (SoftPatch)")
         ] = "none",
         noise_ratio: Annotated[float, Field(ge=0, lt=1, description="part of the patches that denoise drops")] = 0.15,
+        max_memory: Annotated[
+            str,
+            Field(
+                pattern=r"^(auto|\d+(\.\d+)?(MB|GB))$",
+                description="for the patches of a fit, such as 4GB; beyond it they are reduced as they come; "
+                "auto: half of what is free",
+            ),
+        ] = "auto",
     ) -> None:
         super().__init__(coreset_ratio)  # M: (m, d)
+        if denoise != "none" and max_memory != "auto":
+            raise ConfigError(f"denoise={denoise} compares the patches of all images; leave max_memory out")
         self.extractor = create_features(backbone, layers, weights)
         self.num_neighbors, self.denoise, self.noise_ratio = num_neighbors, denoise, noise_ratio
+        self.max_memory = max_memory
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(B, 3, H, W) -> locally averaged patch features (B * h * w, d) and the grid (h, w)."""
@@ -67,7 +83,7 @@ class PatchCore(BankModel):
     def on_fit_start(self, fit: Fit) -> None:
         """Make ready for the patches of all images."""
         super().on_fit_start(fit)
-        self._patches, self._filled, self._images = None, 0, fit.num_images
+        self._patches, self._filled, self._images, self._fit = None, 0, fit.num_images, fit
 
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
@@ -75,21 +91,57 @@ class PatchCore(BankModel):
         for images in split_batch(batch.images):
             patches, (h, w) = self.embed(images)
             if self._patches is None:
-                self._patches = patches.new_empty(self._images * h * w, patches.shape[1])
+                self._patches = self.room(self._images * h * w, patches)
+            if isinstance(self._patches, StreamedPatches):
+                self._patches.add(patches)
+                continue
             self._patches[self._filled : self._filled + len(patches)] = patches
             self._filled, self._positions = self._filled + len(patches), h * w
         yield from ()
 
+    def room(self, total: int, patches: Tensor) -> Tensor | StreamedPatches:
+        """A buffer for all `total` patches like `patches` (n, d), or what reduces them where the memory does not suffice."""
+        limit, count = memory_limit(self.max_memory, patches.device), entries(total, self.coreset_ratio)
+        entry, row = bytes_of_row(patches, reduced(patches[:1], self._fit)[0])
+        if self.denoise != "none" or total * row + count * entry <= limit:
+            return patches.new_empty(total, patches.shape[1])
+        log.warning(
+            "%d patches do not fit into %s (max_memory), so they are reduced as they come; the bank is not the exact coreset",
+            total,
+            size_text(limit),
+        )
+        return StreamedPatches(total, count, limit, patches, lambda p: reduced(p, self._fit)[0])
+
     def on_fit_end(self, fit: Fit) -> None:
         """Keep the coreset: the patches that greedy farthest-first selection picks."""
-        patches, factors = self._patches[: self._filled], None
-        del self._patches
+        patches, factors = self._patches, None
+        del self._patches, self._fit
+        if isinstance(patches, StreamedPatches):
+            self.keep_streamed(patches, fit)
+            trim()
+            return
+        patches = patches[: self._filled]
         if self.denoise == "lof":
             factors = local_outlier_factors(patches.view(-1, self._positions, patches.shape[1])).flatten()  # (N,)
             kept = least_suspicious(factors, self.noise_ratio)
             patches, factors = compacted(patches, kept), factors[kept]
         self.keep(patches, factors, self.coreset(patches, fit), fit)
         trim()
+
+    def keep_streamed(self, streamed: StreamedPatches, fit: Fit) -> None:
+        """The coreset of what is left of the patches, and how far all of them are from it, in the log."""
+        patches = streamed.left()
+        features, generator = reduced(patches, fit)
+        start = int(torch.randint(len(patches), (1,), generator=generator))
+        picks, radius = covering(
+            features,
+            entries(streamed.seen, self.coreset_ratio),
+            start,
+            lambda done, n: fit.progress("coreset", done, n),
+        )
+        fit.log("covering_radius", radius)
+        fit.log("covering_radius_at_most", radius + streamed.radius)
+        self.keep(patches, None, picks, fit)
 
     def keep(self, patches: Tensor, factors: Tensor | None, picks: Tensor | slice, fit: Fit) -> None:
         """Make the bank of the patches (N, d) that were picked; `factors` (N,): how suspicious each is, or None."""
