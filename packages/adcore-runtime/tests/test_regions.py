@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from adcore_runtime import load
 from adcore_runtime.components import components, outline, runs_of
-from adcore_runtime.geometry import Frame, frame_of
+from adcore_runtime.geometry import Frame, frame_of, full_size
 from adcore_runtime.overlay import write_overlay
 from adcore_runtime.preprocess import RESIZE_METHODS, Preprocess
 from adcore_runtime.regions import RegionRule
@@ -134,6 +134,32 @@ def test_a_mark_comes_back_where_it_was_painted(resize, image_size, size, cut, d
     map_pixel = (frame.row_pixels, frame.column_pixels) * 2
     for edge, painted, pixel in zip(edges, (y, x, y + tall, x + wide), map_pixel, strict=True):
         assert abs(edge - painted) <= pixel + 1  # one pixel of the map, and the rounding of a box
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from(RESIZE_METHODS),
+    st.tuples(st.integers(12, 90), st.integers(12, 90)),
+    st.tuples(st.integers(16, 40), st.integers(16, 40)),
+    st.integers(0, 8),
+    st.data(),
+)
+def test_a_map_in_original_size_says_where_each_pixel_is(resize, image_size, size, cut, data) -> None:
+    """The map of an image whose values are its own coordinates has these coordinates again, within one map pixel."""
+    crop = (size[0] - cut, size[1] - cut) if cut else None
+    region = data.draw(st.none() | regions_within(*image_size))
+    preprocess = Preprocess(size, crop, resize, 1, None, region)
+    frame = preprocess.frame(*image_size)
+    for axis, pixels in enumerate((frame.row_pixels, frame.column_pixels)):
+        place = np.broadcast_to(np.indices(image_size)[axis].astype(np.float32), (1, *image_size))
+        found = full_size(preprocess(place)[0], frame, *image_size)
+        assert found.shape == image_size
+        seen = np.isfinite(found)
+        assert np.abs(found - place[0])[seen].max(initial=0) <= max(pixels, 1)
+        left, top, width, height = region or (0, 0, *image_size[::-1])
+        assert seen.sum() == seen[top : top + height, left : left + width].sum()
+        if not crop:
+            assert seen.sum() == width * height
 
 
 def test_padding_is_no_region() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import adcore
 import numpy as np
 import pytest
+import tifffile
 import torch
 from adcore.artifact import load
 from adcore.errors import ConfigError
@@ -52,12 +53,17 @@ def test_a_region_is_kept_in_the_model_and_all_results_are_in_original_pixels(ru
 
     image, out = data / "part/test/spot/8.png", tmp_path / "out"
     highest = adcore.load(run / "model.safetensors").predict(image).anomaly_map.max()
-    options = ("--regions", "--pixel-threshold", highest / 2, "--out", out)
+    options = ("--regions", "--pixel-threshold", highest / 2, "--full-size", "--out", out)
     assert run_cli("predict", run / "model.safetensors", image, *options)[0] == 0
     with open(out / "regions.csv", newline="", encoding="utf-8") as file:
         found = next(csv.DictReader(file))
     box = [int(found[key]) for key in ("x", "y", "width", "height")]
     assert box == pytest.approx([40, 20, 14, 10], abs=3)  # one pixel of the map is one of the image
+    full = tifffile.imread(out / "maps/8.png.tiff")
+    assert full.shape == (60, 100)
+    assert np.isfinite(full[10:42, 30:94]).all()
+    assert np.isfinite(full).sum() == 32 * 64  # the region alone
+    assert full[22:28, 42:52].min() > highest / 2
     drawn = np.asarray(Image.open(out / "overlays/8.png.png")).astype(int)
     assert drawn.shape == (60, 100, 3)
     outside = np.ones(drawn.shape[:2], bool)

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from adcore_runtime import __version__
 from adcore_runtime.errors import AdcoreError
-from adcore_runtime.help_texts import CATEGORY, MIN_AREA, PIXEL_THRESHOLD, REGIONS, REVIEW_BAND, SAVE_CROPS
+from adcore_runtime.help_texts import CATEGORY, FULL_SIZE, MIN_AREA, PIXEL_THRESHOLD, REGIONS, REVIEW_BAND, SAVE_CROPS
 
 CLOSED_PIPE = 141  # the exit code of a program that SIGPIPE ends, as shells see it
 
@@ -62,6 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pixel-threshold", type=float, help=PIXEL_THRESHOLD)
     parser.add_argument("--min-area", type=float, help=MIN_AREA)
     parser.add_argument("--save-crops", action="store_true", help=SAVE_CROPS)
+    parser.add_argument("--full-size", action="store_true", help=FULL_SIZE)
     parser.add_argument("--review-band", metavar="LOW,HIGH", help=REVIEW_BAND)
     parser.add_argument("--json", action="store_true", dest="as_json", help="machine-readable output")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -78,6 +79,8 @@ def predict(options: argparse.Namespace) -> None:
 
     if options.save_crops and not options.out:
         raise ConfigError("--save-crops needs --out, the folder to save them in")
+    if options.full_size and not options.out:
+        raise ConfigError("--full-size needs --out, the folder to save the maps in")
     if options.out:
         new_folder(options.out, options.overwrite)
     predictor = load(options.model, options.backend, options.threads, options.threshold, options.category)
@@ -88,6 +91,7 @@ def predict(options: argparse.Namespace) -> None:
         options.review_band,
         options.save_crops,
         predictor.calibration,
+        options.full_size,
     )
     rows, skipped = [], []
     for one in predictor.predict_files(options.source, options.out, options.skip_bad, wanted):

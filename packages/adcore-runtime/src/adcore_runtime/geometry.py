@@ -10,6 +10,8 @@ import numpy as np
 
 from adcore_runtime.errors import DataError
 
+STRIP = 1 << 20  # pixels that are enlarged at a time
+
 
 def inner_size(resize: str, size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
     """Height and width that an image of `height` x `width` itself takes up within `size` (height, width)."""
@@ -99,6 +101,17 @@ def enlarged(anomaly_map: np.ndarray, frame: Frame, rows: slice, columns: slice)
         low, high = values.take(before, axis), values.take(after, axis)
         values = low + (high - low) * share
     return values
+
+
+def full_size(anomaly_map: np.ndarray, frame: Frame, height: int, width: int) -> np.ndarray:
+    """The map (h, w) in the size of its original: (height, width) float32, NaN where a crop or region let nothing be seen."""
+    whole = np.full((height, width), np.nan, np.float32)
+    rows, columns = frame.shown(anomaly_map.shape)
+    step = max(1, STRIP // width)  # a large image takes little more memory than its map
+    for start in range(rows.start, rows.stop, step):
+        part = slice(start, min(start + step, rows.stop))
+        whole[part, columns] = enlarged(anomaly_map, frame, part, columns)
+    return whole
 
 
 def _first(edge: float) -> int:

@@ -17,7 +17,7 @@ from adcore_runtime import region_table
 from adcore_runtime.csv_cells import Writer, continued, plain, whole_rows
 from adcore_runtime.errors import DataError
 from adcore_runtime.files import leftovers, remove_leftovers, removed_on_failure
-from adcore_runtime.geometry import Frame
+from adcore_runtime.geometry import Frame, full_size
 from adcore_runtime.listing import is_image
 from adcore_runtime.overlay import colour_range, write_overlay
 from adcore_runtime.region_table import RegionTable
@@ -40,6 +40,7 @@ class Results:
         rows = [row for row in whole_rows(folder / TABLE) if all(_is_written(folder, row[kind]) for kind in FILES)]
         self.done = {plain(row["path"]) for row in rows}  # images whose rows a killed process has written
         self.count = len(rows)
+        self._full_size = options.full_size
         self._regions = RegionTable(folder, self.done, options.crops) if options.regions else None
         columns = [*COLUMNS[:4], *(["verdict"] if options.band else []), *FILES]
         self._file = continued(folder / TABLE, columns, rows)
@@ -65,7 +66,8 @@ class Results:
             row |= {"map": f"{MAPS}/{name}.tiff", "overlay": f"{OVERLAYS}/{name}.png"}
             for file in (self.folder / row["map"], self.folder / row["overlay"]):
                 file.parent.mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(self.folder / row["map"], anomaly_map.astype(np.float32))
+            written = full_size(anomaly_map, frame, *photo.shape) if self._full_size else anomaly_map
+            tifffile.imwrite(self.folder / row["map"], written.astype(np.float32, copy=False))
             low, high = colour_range(anomaly_map, self.normal_maps)
             write_overlay(self.folder / row["overlay"], photo, anomaly_map, low, high, frame)
         if self._regions:

@@ -33,6 +33,7 @@ class RowOptions:
     regions: RegionRule | None = None
     band: tuple[float, float] | None = None  # raw scores between which a person looks at the image
     crops: bool = False  # a picture of each region
+    full_size: bool = False  # maps in the size of the original images
 
     @classmethod
     def chosen(
@@ -43,6 +44,7 @@ class RowOptions:
         band: str | None,
         crops: bool,
         calibration: Calibration,
+        full_size: bool = False,
     ) -> RowOptions:
         """From a command line, where each option about regions asks for regions; ConfigError for what is not valid.
 
@@ -53,6 +55,7 @@ class RowOptions:
             RegionRule.chosen(pixel_threshold, min_area or 0.0, calibration.pixel_threshold) if wanted else None,
             parse_band(band) if band else calibration.review_band,
             crops,
+            full_size,
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from adcore_runtime.help_texts import CATEGORY, MIN_AREA, PIXEL_THRESHOLD, REGIONS, REVIEW_BAND, SAVE_CROPS
+from adcore_runtime.help_texts import CATEGORY, FULL_SIZE, MIN_AREA, PIXEL_THRESHOLD, REGIONS, REVIEW_BAND, SAVE_CROPS
 
 from adcore.cli.common import apply_globals, run_options
 from adcore.cli.start import import_libraries
@@ -24,6 +24,7 @@ from adcore.cli.start import import_libraries
 @click.option("--pixel-threshold", type=float, help=PIXEL_THRESHOLD)
 @click.option("--min-area", type=float, help=MIN_AREA)
 @click.option("--save-crops", is_flag=True, help=SAVE_CROPS)
+@click.option("--full-size", is_flag=True, help=FULL_SIZE)
 @click.option("--review-band", metavar="LOW,HIGH", help=REVIEW_BAND)
 def command(
     artifact: Path,
@@ -35,6 +36,7 @@ def command(
     pixel_threshold: float | None,
     min_area: float | None,
     save_crops: bool,
+    full_size: bool,
     review_band: str | None,
     out: Path | None,
     overwrite: bool,
@@ -50,6 +52,8 @@ def command(
         raise click.UsageError("--resume needs --out, the folder of the command to go on with")
     if save_crops and out is None:
         raise click.UsageError("--save-crops needs --out, the folder to save them in")
+    if full_size and out is None:
+        raise click.UsageError("--full-size needs --out, the folder to save the maps in")
     import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
     from adcore_runtime.rows import RowOptions, printed
@@ -70,7 +74,7 @@ def command(
         stored = read_header(artifact)[CHECKSUM] if artifact.exists() else predictor.model.card.name
         origin = f"{stored} {source.absolute()} {predictor.device} {category}" if out else ""
         calibration = predictor.calibration
-        options = RowOptions.chosen(regions, pixel_threshold, min_area, review_band, save_crops, calibration)
+        options = RowOptions.chosen(regions, pixel_threshold, min_area, review_band, save_crops, calibration, full_size)
         for one in predict_files(predictor, source, out, skip_bad, origin, resume, options):
             bad = isinstance(one, Skipped)
             if as_json:
