@@ -39,7 +39,7 @@ ENTRY_POINTS = {  # of a family: its plugin module
     "adcore": "adcore = adcore.__main__:main",
     "adcore_runtime": "adcore-predict = adcore_runtime.command:main",
 }
-SUFFIXES = {".py", ".j2", ".js", ".css", ".json", ".typed"}  # what a package may hold
+SUFFIXES = {".py", ".j2", ".js", ".css", ".html", ".json", ".typed"}  # what a package may hold
 METADATA = ("Summary", "Author", "Keywords", "License-Expression", "Classifier", "Requires-Python")
 
 

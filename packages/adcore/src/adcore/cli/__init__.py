@@ -31,6 +31,7 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "threshold": "Give a trained model another threshold, without training it again.",
     "predict": "Predict an image or a folder with a trained model.",
     "export": "Write a trained model as ONNX, OpenVINO IR or for Triton, compared before it is written.",
+    "serve": "Serve an exported model, with a page where operators see and review the images.",
     "backbones": "List, verify, download and package backbone weights.",
     "new-plugin": "Write a complete package for a model, dataset or backbone of your own.",
     "check-plugin": "Check that an installed package's models, datasets and backbones behave.",
