@@ -81,7 +81,8 @@ def test_nearest_distances_in_parts_are_those_of_all(monkeypatch):
 def test_images_in_several_blocks_have_the_scores_of_one_block(monkeypatch):
     images = tiny_images(7, (64, 64), seed=5)
     whole = list(build().score_all(images))
-    monkeypatch.setattr(musc, "BLOCK_BYTES", 2 * sum(4 * g.numel() for g in build().described(images[0]).grids))
+    monkeypatch.setattr(musc, "BLOCK_BYTES", 2 * sum(4 * 4 * g.numel() for g in build().described(images[0]).grids))
+    monkeypatch.setattr(musc, "OWN", 3)
     read = []
 
     class Watched:

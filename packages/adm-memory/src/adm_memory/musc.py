@@ -26,6 +26,7 @@ from adm_memory.views import layers_at
 
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of a transformer's depth
 BLOCK_BYTES = 2**29  # of the tokens of images that are in memory together
+OWN = 16  # images that are compared with all others together
 ROWS_BYTES = 2**26  # of similarities that are computed together
 
 
@@ -36,10 +37,11 @@ def aggregated(tokens: Tensor, degree: int) -> Tensor:
 
 
 def nearest_distances(queries: Tensor, others: Tensor) -> Tensor:
-    """Distance of each token (P, C) to the nearest token of each other image (N, P, C), all of unit length: (P, N)."""
-    step = max(1, ROWS_BYTES // (4 * queries.shape[0] * others.shape[1]))
-    parts = [torch.einsum("pc,nqc->pnq", queries, part).amax(2) for part in others.split(step)]
-    return (2 - 2 * torch.cat(parts, 1)).clamp(min=0).sqrt()
+    """Distance of each token (Q, C) to the nearest token of each other image (N, P, C), all of unit length: (Q, N)."""
+    keys, patches = others.flatten(0, 1).t(), others.shape[1]  # (C, N * P)
+    step = max(1, ROWS_BYTES // (4 * keys.shape[1]))
+    nearest = [(part @ keys).unflatten(1, (-1, patches)).amax(2) for part in queries.split(step)]
+    return (2 - 2 * torch.cat(nearest)).clamp(min=0).sqrt()
 
 
 def lowest_mean(distances: Tensor, share: float) -> Tensor:
@@ -69,6 +71,14 @@ class Described:
     grids: list[Tensor]  # of each layer: features (1, C, h, w), or scores (h, w)
     size: tuple[int, int]  # height and width
     descriptor: Tensor  # (C,), of unit length
+
+
+@dataclass
+class Block:
+    """Images that are in memory together."""
+
+    images: list[Described]
+    tokens: list[Tensor]  # of each layer (degrees, N, h * w, C), of unit length
 
 
 class MuSc(BatchModel):
@@ -135,44 +145,60 @@ class MuSc(BatchModel):
 
     def _mutual(self, images: Iterable[Tensor]) -> Iterator[Described]:
         """Each image with the scores of its patches, (h, w) of each layer, in place of its features."""
-        blocks = self._blocks(images)
-        first, alone = next(blocks, []), next(blocks, None) is None
-        for number, block in enumerate([first] if alone else self._blocks(images)):
-            distances: list[list[list[Tensor]]] = [[[] for _ in one.grids] for one in block]  # by image and layer
-            for other_number, others in enumerate([block] if alone else self._blocks(images)):
-                for place, one in enumerate(block):
-                    rest = [x for i, x in enumerate(others) if (other_number, i) != (number, place)]
-                    for layer in range(len(one.grids)) if rest else ():
-                        grids = [one.grids[layer], *(x.grids[layer] for x in rest)]
-                        distances[place][layer].append(self._distances(grids))
-            for one, parts in zip(block, distances, strict=True):
-                if not parts[0]:
+        blocks, start = self._blocks(images), 0
+        whole = next(blocks, None)
+        alone = whole is not None and next(blocks, None) is None  # all images are in one block, and are read once
+        for own in self._parts(whole) if alone else self._blocks(images, OWN):
+            found: list[list[Tensor]] = [[] for _ in own.tokens]  # of each layer (degrees, n, h * w, M)
+            for others in [whole] if alone else self._blocks(images):
+                for layer, (ours, theirs) in enumerate(zip(own.tokens, others.tokens, strict=True)):
+                    found[layer].append(self._distances(ours, theirs))
+            distances = [torch.cat(parts, 3) for parts in found]
+            for place, one in enumerate(own.images):
+                if distances[0].shape[3] < 2:
                     raise DataError(
                         "MuSc compares images with one another, and this one is alone; give a folder of images"
                     )
-                scores = [
-                    self._scores(torch.cat(part, 2)).view(m.shape[-2:])
-                    for part, m in zip(parts, one.grids, strict=True)
-                ]
-                yield Described(scores, one.size, one.descriptor)
+                kept = torch.arange(distances[0].shape[3], device=distances[0].device) != start + place
+                scores = [self._scores(layer[:, place][:, :, kept]) for layer in distances]
+                grids = [score.view(grid.shape[-2:]) for score, grid in zip(scores, one.grids, strict=True)]
+                yield Described(grids, one.size, one.descriptor)
+            start += len(own.images)
 
-    def _distances(self, grids: list[Tensor]) -> Tensor:
-        """Distances of the patches of the first map (1, C, h, w) to the nearest ones of N others: (degrees, h * w, N)."""
-        if any(grid.shape != grids[0].shape for grid in grids):
+    def _distances(self, own: Tensor, others: Tensor) -> Tensor:
+        """Tokens (degrees, n, P, C) and (degrees, M, P, C) -> distances to the nearest of each image, (degrees, n, P, M)."""
+        if own.shape[2:] != others.shape[2:]:
             raise DataError("images that are scored together must have one size after the resize")
-        own, others = grids[0], torch.cat(grids[1:])
-        return torch.stack([nearest_distances(aggregated(own, r)[0], aggregated(others, r)) for r in self.degrees])
+        found = [nearest_distances(a.flatten(0, 1), b) for a, b in zip(own, others, strict=True)]
+        return torch.stack(found).unflatten(1, own.shape[1:3])
 
     def _scores(self, distances: Tensor) -> Tensor:
         """(degrees, h * w, N) -> (h * w,): the mean over degrees of what the most similar images say."""
         return torch.stack([lowest_mean(one, self.lowest) for one in distances]).mean(0)
 
-    def _blocks(self, images: Iterable[Tensor]) -> Iterator[list[Described]]:
-        """The images' features, as many at a time as BLOCK_BYTES hold."""
+    def _blocks(self, images: Iterable[Tensor], most: int | None = None) -> Iterator[Block]:
+        """The images in blocks of at most `most`, and no more than BLOCK_BYTES hold."""
         iterator = iter(images)
-        block = [self.described(image) for image in islice(iterator, 1)]
-        size = max(1, BLOCK_BYTES // sum(4 * m.numel() for m in block[0].grids)) if block else 1
-        block += [self.described(image) for image in islice(iterator, size - 1)]
-        while block:
-            yield block
-            block = [self.described(image) for image in islice(iterator, size)]
+        found = [self.described(image) for image in islice(iterator, 1)]
+        if not found:
+            return
+        size = max(1, BLOCK_BYTES // sum(4 * (1 + len(self.degrees)) * m.numel() for m in found[0].grids))
+        size = min(size, most or size)
+        found += [self.described(image) for image in islice(iterator, size - 1)]
+        while found:
+            yield self._block(found)
+            found = [self.described(image) for image in islice(iterator, size)]
+
+    def _block(self, images: list[Described]) -> Block:
+        layers = range(len(images[0].grids))
+        if any(one.grids[layer].shape != images[0].grids[layer].shape for one in images for layer in layers):
+            raise DataError("images that are scored together must have one size after the resize")
+        together = (torch.cat([one.grids[layer] for one in images]) for layer in layers)
+        return Block(images, [torch.stack([aggregated(grids, r) for r in self.degrees]) for grids in together])
+
+    @staticmethod
+    def _parts(block: Block) -> Iterator[Block]:
+        """The same images, OWN at a time."""
+        for start in range(0, len(block.images), OWN):
+            part = slice(start, start + OWN)
+            yield Block(block.images[part], [tokens[:, part] for tokens in block.tokens])
