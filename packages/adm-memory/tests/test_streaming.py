@@ -34,7 +34,7 @@ def limit_for(points, count, share):
     return int(len(points) * share * (entry + ROW)) + count * entry
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     dims=st.integers(32, 64),
     decay=st.sampled_from([0.0, 0.5]),

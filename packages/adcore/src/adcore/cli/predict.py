@@ -19,6 +19,9 @@ from adcore.cli.start import import_libraries
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out, and list them.")
 @click.option("--resume", is_flag=True, help="Go on with what a killed command has left in --out.")
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, help="Processes that score on the CPU.", show_default=True
+)
 @click.option("--category", help=CATEGORY)
 @click.option("--regions", is_flag=True, help=REGIONS)
 @click.option("--pixel-threshold", type=float, help=PIXEL_THRESHOLD)
@@ -31,6 +34,7 @@ def command(
     source: Path,
     skip_bad: bool,
     resume: bool,
+    workers: int,
     category: str | None,
     regions: bool,
     pixel_threshold: float | None,
@@ -64,6 +68,7 @@ def command(
     from adcore.files import folder_lock, new_folder, only_leftovers
     from adcore.inference.batch import predict_files
     from adcore.inference.predictor import load
+    from adcore.inference.workers import Workers
     from adcore.tensorfile import CHECKSUM
 
     rows, skipped = [], []
@@ -75,7 +80,8 @@ def command(
         origin = f"{stored} {source.absolute()} {predictor.device} {category}" if out else ""
         calibration = predictor.calibration
         options = RowOptions.chosen(regions, pixel_threshold, min_area, review_band, save_crops, calibration, full_size)
-        for one in predict_files(predictor, source, out, skip_bad, origin, resume, options):
+        several = Workers(workers, artifact, category) if workers > 1 else None
+        for one in predict_files(predictor, source, out, skip_bad, origin, resume, options, several):
             bad = isinstance(one, Skipped)
             if as_json:
                 (skipped if bad else rows).append(asdict(one) if bad else one)

@@ -18,6 +18,7 @@ from adcore.evaluation.pool import protocol_record
 from adcore.evaluation.score import ScoredImage, score_each
 from adcore.files import write_json
 from adcore.inference.predictor import Predictor
+from adcore.inference.workers import Workers
 from adcore.model import BatchModel
 
 PROTOCOL_FILE = "protocol.json"  # of images that scored one another, beside their predictions.csv
@@ -31,22 +32,32 @@ def predict_files(
     origin: str = "",
     resume: bool = False,
     options: RowOptions = PLAIN,
+    workers: Workers | None = None,
 ) -> Iterator[dict[str, Any] | Skipped]:
     """Score `source` image by image: a row (path, score, normalized_score, predicted) each, or a Skipped.
 
     With `out`, rows also name the files `map` and `overlay`, and the folder gets, once the iterator has ended,
     predictions.csv, maps/*.tiff (raw float32) and overlays/*.png. Each image is decoded once, and let go.
     `resume` leaves out images whose results a killed process has left in `out`, if they are of the same `origin`.
-    `options` add `verdict` and `regions`, and regions.csv. Of a BatchModel `out` also gets protocol.json.
+    `workers`: processes that do the scoring on a CPU, with the same results; ConfigError where the model or device does not
+    allow them. `options` add `verdict` and `regions`, and regions.csv. Of a BatchModel `out` also gets protocol.json.
     """
     if resume and isinstance(predictor.model, BatchModel):
         raise ConfigError(
             f"{predictor.model.card.name} scores the images of a folder together; start over with --overwrite"
         )
+    if workers and isinstance(predictor.model, BatchModel):
+        raise ConfigError(f"{predictor.model.card.name} scores the images of a folder together; leave --workers out")
+    if workers and predictor.device.type != "cpu":
+        raise ConfigError(
+            f"--workers are processes on the CPU, not on {predictor.device}; add --device cpu, or leave them out"
+        )
     samples = [Sample(path, "test", 0, "") for path in find_images(source)]
     root = source if source.is_dir() else source.parent
 
     def scored(samples: list[Sample]) -> Iterator[ScoredImage | Skipped]:
+        if workers:
+            return workers.score(samples, root, skip_bad, photos=out is not None)
         return score_each(
             predictor.model,
             predictor.preprocess,

@@ -1,0 +1,93 @@
+"""Several processes that score the images of a folder on a CPU; one of them, the caller, writes what they found."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adcore.data.dataset import Skipped
+from adcore.data.samples import DatasetReader, Sample
+from adcore.errors import AdcoreError, ConfigError
+from adcore.evaluation.score import ScoredImage, score_each
+from adcore.inference.predictor import Predictor, load
+from adcore.settings import set_globals, settings
+
+CHUNK = 16  # images that a process gets at a time
+AHEAD = 2  # chunks for each process that are asked for and not yet written
+
+_predictor: Predictor | None = None  # of this process, if it is a worker
+
+
+@dataclass(frozen=True)
+class Workers:
+    """`count` processes that load `artifact` each and share the cores."""
+
+    count: int
+    artifact: Path
+    category: str | None = None
+
+    def score(self, samples: list[Sample], root: Path, skip_bad: bool, photos: bool) -> Iterator[ScoredImage | Skipped]:
+        """As `score_each` on a CPU, in the same order; AdcoreError of a worker, ConfigError where one was killed."""
+        threads = max(1, torch.get_num_threads() // self.count)
+        pool = ProcessPoolExecutor(
+            self.count,
+            multiprocessing.get_context("spawn"),  # threads of torch do not survive a fork
+            _begin,
+            (self.artifact, self.category, threads, asdict(settings())),
+        )
+        chunks = (samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK))
+
+        def ask(number: int) -> Iterator[Future[list[ScoredImage | Skipped] | AdcoreError]]:
+            return (pool.submit(_score, chunk, root, skip_bad, photos) for chunk in islice(chunks, number))
+
+        try:
+            waiting = deque(ask(AHEAD * self.count))
+            while waiting:
+                scored = waiting.popleft().result()
+                waiting.extend(ask(1))
+                if isinstance(scored, AdcoreError):
+                    raise scored
+                yield from scored
+        except BrokenProcessPool as error:
+            raise ConfigError(
+                f"one of {self.count} worker processes ended, perhaps for want of memory; choose fewer --workers"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin(artifact: Path, category: str | None, threads: int, values: dict[str, Any]) -> None:
+    """Make a worker: it leaves Ctrl-C to the caller, and ends with it, whatever ended it."""
+    global _predictor
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    set_globals(**values)
+    _predictor = load(artifact, "cpu", category=category)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _score(
+    samples: list[Sample], root: Path, skip_bad: bool, photos: bool
+) -> list[ScoredImage | Skipped] | AdcoreError:
+    model, preprocess = _predictor.model, _predictor.preprocess
+    try:
+        return list(score_each(model, preprocess, DatasetReader(root), samples, "cpu", skip_bad, photos=photos))
+    except AdcoreError as error:
+        return type(error)(str(error))  # without the tracebacks and causes, which need not be picklable

@@ -1,0 +1,89 @@
+"""Scoring a folder with several processes: the same files as with one, errors in one line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from adcore import artifact as artifacts
+from adcore.artifact import Artifact
+from adcore.errors import ConfigError
+from adcore.inference.batch import predict_files
+from adcore.inference.predictor import Predictor, load
+from adcore.inference.workers import CHUNK, Workers
+from adcore.preprocess import Preprocess
+from adcore.registry import create_model
+from PIL import Image
+
+COUNT = CHUNK + 3
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """An autoencoder as it begins: it needs no weights, and has a score and a map."""
+    autoencoder = create_model("autoencoder")
+    autoencoder.fitted = True
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    artifacts.save(path, Artifact(autoencoder, Preprocess((64, 64))))
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for number in range(COUNT):
+        Image.fromarray(generator.integers(0, 255, (40, 50, 3), np.uint8)).save(folder / f"{number:03}.png")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def test_two_processes_go_on_after_a_kill_and_end_with_the_files_of_one(model, images, tmp_path) -> None:
+    begun = predict_files(load(model), images, tmp_path / "one")
+    for _ in range(2):
+        next(begun)
+    (staging,) = (tmp_path / "one").glob(".adcore-*.predict")
+    left = tmp_path / "left"
+    shutil.copytree(staging, left / ".adcore-2147483646-0.tmp.predict")  # no process has this number
+    (left / ".adcore-2147483646-0.tmp.predict" / "overlays" / "001.png.png").unlink()
+    rest = list(begun)
+    again = list(predict_files(load(model), images, left, resume=True, workers=Workers(2, model)))
+    assert [Path(row["path"]).name for row in again[1:]] == [Path(row["path"]).name for row in rest]  # in order
+    one, two = contents(tmp_path / "one"), contents(left)
+    rows = [part.pop("predictions.csv").splitlines() for part in (one, two)]
+    assert one == two
+    assert sorted(rows[0]) == sorted(rows[1])
+
+
+@pytest.mark.slow
+def test_an_unreadable_image_is_one_line_or_left_out(model, images, tmp_path, run_cli) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(images / "000.png", tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"broken")
+    options = ("--workers", "2", "--device", "cpu", "--out", tmp_path / "out")
+    code, _, err = run_cli("predict", model, tmp_path / "in", *options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "bad.png" in err
+    assert not (tmp_path / "out").exists()
+    code, _, err = run_cli("predict", model, tmp_path / "in", *options, "--skip-bad")
+    assert code == 0
+    assert set(contents(tmp_path / "out")) == {"predictions.csv", "maps/good.png.tiff", "overlays/good.png.png"}
+
+
+def test_images_that_score_one_another_are_not_shared_out(images) -> None:
+    musc = create_model("musc", backbone="resnet18", layers=["layer2", "layer3"], weights="random")
+    with pytest.raises(ConfigError, match="leave --workers out"):
+        list(predict_files(Predictor(Artifact(musc, Preprocess((64, 64)))), images, workers=Workers(2, Path("musc"))))
+
+
+def test_workers_are_refused_on_a_gpu(model, images) -> None:
+    predictor = load(model)
+    predictor.device = torch.device("cuda")
+    with pytest.raises(ConfigError, match="--device cpu"):
+        list(predict_files(predictor, images, workers=Workers(2, model)))
