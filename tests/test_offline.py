@@ -36,6 +36,7 @@ MAY_USE_THEM = {
     "adcore/bundle.py": {"urllib"},  # parses file:// addresses
     "adcore/experiments/comparison.py": {"urllib"},  # writes the links of a page
     "adcore/testing/offline.py": {"socket"},  # forbids it
+    "adcore_runtime/station/command.py": {"socket"},  # listens, when asked to
 }
 
 
