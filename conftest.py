@@ -25,8 +25,8 @@ LONGEST = (
     "tests/parity/",
 )
 
-# Tracing a network takes 3 to 60 seconds: of each family one small model is exported in every run, the others with `-m slow`.
-QUICK_EXPORTS = {"patchcore-resnet18", "uflow-resnet18", "stfpm-resnet18", "ganomaly", "dinomaly-gem"}
+# Tracing a network takes 3 to 60 seconds: a few small models are exported in every run, the others with `-m slow`.
+QUICK_EXPORTS = {"patchcore-resnet18", "ganomaly", "dinomaly-gem"}
 
 
 def pytest_xdist_auto_num_workers() -> int:

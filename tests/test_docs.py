@@ -28,6 +28,8 @@ SET_UP = {  # the two commands that made this environment, or would make another
     "pip install hatch && hatch run test",
 }
 
+SLOW = {"pytest spot-finder"}  # the same checks as `adcore check-plugin` before it; tests/test_new_plugin.py, -m slow
+
 SHELL = re.compile(r"[|&;<>$`*?\\(){}]|^(cd|export|if|for) |^\w+=", re.MULTILINE)
 
 
@@ -100,7 +102,7 @@ def test_code_blocks_run(page, folder) -> None:
         elif language in ("sh", "python"):
             if "adcore export" in code:
                 skip_without_onnx()  # and the rest of the page
-            code = "\n".join(line for line in code.splitlines() if line.strip() not in SET_UP)
+            code = "\n".join(line for line in code.splitlines() if line.strip() not in SET_UP | SLOW)
             for command in commands(language, code, folder):
                 status, output = run(command, folder)
                 assert status == 0, f"{page.name}:\n{code}\n{output}"

@@ -173,6 +173,7 @@ class Toy(AnomalyModel):
 """
 
 
+@pytest.mark.slow  # docs/07-writing-a-plugin.md checks a dataset of a plugin in every run of the suite
 def test_a_dataset_reader_of_a_third_party_is_trained_on(tmp_path) -> None:
     site, data = tmp_path / "site", tmp_path / "flat"
     write_distribution(site, "flat-files", {"flat_files.py": READER}, "flat_files")

@@ -71,7 +71,7 @@ def test_it_passes_check_plugin(site) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module", params=["dataset", "backbone"])
+@pytest.fixture(scope="module", params=["dataset", pytest.param("backbone", marks=pytest.mark.slow)])
 def other(request, tmp_path_factory) -> tuple[str, Path]:
     """A package of another kind, installed as it is on a machine without a network."""
     folder = tmp_path_factory.mktemp(request.param)

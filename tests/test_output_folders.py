@@ -140,6 +140,7 @@ def can_mount() -> bool:
         return False
 
 
+@pytest.mark.slow  # the tests above say that the disk is full
 @pytest.mark.skipif(not can_mount(), reason="mounts a tiny folder, which is not allowed here")
 def test_a_disk_that_is_really_full(data, tmp_path) -> None:
     """The model does not fit onto it."""

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.metadata import EntryPoint
 from types import FunctionType, ModuleType, SimpleNamespace
 
 import pytest
@@ -246,7 +245,10 @@ def test_a_plugin_for_another_adcore_is_refused(monkeypatch) -> None:
 
 def test_entry_points_are_ordinary() -> None:
     assert isinstance(plugins.discover(), list)
-    for point, _ in plugins.discover():  # of importlib.metadata, or of the backport that another library may have installed
+    for (
+        point,
+        _,
+    ) in plugins.discover():  # of importlib.metadata, or of the backport that another library may have installed
         assert (type(point).__name__, point.group) == ("EntryPoint", "adcore")
 
 

@@ -19,6 +19,7 @@ class TestSTFPMLite0(ModelConformance):
     model = "stfpm-efficientnet-lite0"
 
 
+@pytest.mark.slow  # images of 256 px: test_efficientad.py fits, saves and loads one in every run of the suite
 class TestEfficientADSmall(ModelConformance):
     model = "efficientad-small"
     image_size = 256  # its autoencoder takes no less

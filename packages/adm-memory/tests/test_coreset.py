@@ -55,7 +55,7 @@ def test_points_on_a_line():
     assert farthest_first(x, 5, start=3).tolist() == [3, 2, 0, 4, 1]
 
 
-@pytest.mark.parametrize("block", [1, 2, 7, 64, 1024, 5000])
+@pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), 2, 7, 64, 1024, 5000])
 def test_same_picks_in_the_same_order_as_plain_greedy(block):
     x = torch.randn(2000, 24, generator=torch.Generator().manual_seed(4))
     expected, margin = plain_greedy(x, 150, 17)
