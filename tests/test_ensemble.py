@@ -108,6 +108,7 @@ def test_a_new_process_loads_it(combine, tmp_path, monkeypatch):
     loaded = artifacts.load(tmp_path / "e.safetensors")
     assert loaded.model.config["weights"] == (2.0, 1.0, 0.0)
     assert loaded.training["members"] == MODELS
+    assert "ensemble" not in {card.name for card in adcore.list_models()}, "it is none to train"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.model import AnomalyModel, BatchModel, Prediction
 from adcore.recalibration import calibration_images
-from adcore.registry import create_model, list_models, register
+from adcore.registry import create_model, register
 from adcore.request import DataChoice
 from adcore.training.device import pick_device
 
@@ -131,8 +131,7 @@ def make_ensemble(
     The normal images there make the members' scores comparable; `method` chooses the threshold on all of them. `split` as for
     `recalibrated`. Raises ConfigError for models that do not see images alike, DataError for too few normal images.
     """
-    if not any(card.name == NAME for card in list_models()):
-        register(CARD)
+    register(CARD)
     preprocess = _common_preprocess(artifacts)
     reader, chosen, split = calibration_images(data, method, split)
     normal = [sample for sample in chosen if sample.label == NORMAL]

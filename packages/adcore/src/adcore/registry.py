@@ -37,12 +37,21 @@ _LISTINGS = {
     ExecutorCard: "adcore run --help",
     ExporterCard: "adcore export --help",
 }
+OWN = "adcore."  # modules of adcore itself
 IN_PROCESS = "in-process"  # in place of a plugin's name, for what `register` has added
 
 
 def list_models(family: str | None = None) -> list[ModelCard]:
-    """Cards of all installed models, by family and name, without names that two packages register."""
-    return sorted((c for c in _all(ModelCard) if family in (None, c.family)), key=lambda c: (c.family, c.name))
+    """Cards of all installed models, by family and name, without names that two packages register.
+
+    What adcore makes of trained models (an ensemble) is no model to choose, and left out.
+    """
+    chosen = (card for card in _all(ModelCard) if family in (None, card.family) and not _of_adcore(card_origin(card)))
+    return sorted(chosen, key=lambda card: (card.family, card.name))
+
+
+def _of_adcore(origin: Origin) -> bool:
+    return origin.plugin == IN_PROCESS and origin.distribution.startswith(OWN)
 
 
 def model_card(name: str) -> ModelCard:
@@ -78,7 +87,7 @@ def require_model(name: str, package: str, version: str) -> None:
         return
     except ConfigError:
         plugins = load_plugins()
-    if package.startswith("adcore."):  # a model that adcore makes of others; known once its module is needed
+    if package.startswith(OWN):  # a model that adcore makes of others; known once its module is needed
         register(import_module(package.partition(":")[0]).CARD)
         return
     if ":" in package:  # of `register`, not of a package
