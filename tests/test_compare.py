@@ -7,6 +7,8 @@ import re
 import shlex
 
 import pytest
+from adcore.experiments.compare import ensemble_commands
+from adcore.request import DataChoice
 from adcore.testing.tiny import SIDE, write_tiny_mvtec
 
 MODELS = ("padim-resnet18", "dfm-efficientnet-lite0")
@@ -34,6 +36,20 @@ def test_models_are_ranked_and_the_printed_command_combines_them(data, tmp_path,
     assert code == 0, err
     assert printed.startswith("2 models: ")
     assert (out / "ensemble_part.safetensors").is_file()
+
+
+def test_models_are_combined_for_the_category_that_they_were_trained_on(tmp_path) -> None:
+    data = [DataChoice("mvtec", tmp_path, name) for name in ("zipper", "bottle", "wood")]
+    files = {
+        "bottle": ["b/one", "b/two"],
+        "wood": ["w/one"],
+        "zipper": ["z/one", "z/two"],
+    }  # a model of wood has failed
+    zipper, bottle = ensemble_commands(data, files, tmp_path)
+    assert "z/one z/two" in zipper
+    assert "--category zipper" in zipper
+    assert "b/one b/two" in bottle
+    assert "--category bottle" in bottle
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from adcore.errors import ConfigError, DataError
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.model import AnomalyModel, BatchModel, Prediction
+from adcore.preprocess import Preprocess
 from adcore.recalibration import calibration_images
 from adcore.registry import create_model, register
 from adcore.request import DataChoice
@@ -173,7 +174,7 @@ def _member(artifact: Artifact, scoring: Scoring) -> dict[str, Any]:
     }
 
 
-def _common_preprocess(artifacts: Sequence[Artifact]) -> Any:
+def _common_preprocess(artifacts: Sequence[Artifact]) -> Preprocess:
     """The members' preprocessing without the normalisation; ConfigError where it is not one."""
     names = [one.model.card.name for one in artifacts]
     together = [

@@ -14,7 +14,6 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_features
-from adcore.backbones.transformer import TransformerFeatures
 from adcore.errors import ConfigError, DataError
 from adcore.maps import upsample
 from adcore.model import BatchModel, Prediction
@@ -22,7 +21,7 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor
 
-from adm_memory.views import layers_at
+from adm_memory.views import layers_at, maps_and_descriptor
 
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of a transformer's depth
 BLOCK_BYTES = 2**29  # of the tokens of images that are in memory together
@@ -119,15 +118,8 @@ class MuSc(BatchModel):
 
     def described(self, image: Tensor) -> Described:
         """The features of an image (3, H, W)."""
-        extractor = self.extractor
-        if isinstance(extractor, TransformerFeatures) and extractor.prefix:
-            tokens, grid = extractor.tokens(image[None]), extractor.grid(image[None])
-            maps = [rearrange(x[:, extractor.prefix :], "b (h w) c -> b c h w", h=grid[0]) for x in tokens]
-            whole = tokens[-1][:, 0]
-        else:
-            maps = extractor(image[None])
-            whole = maps[-1].mean((2, 3))
-        return Described(maps, tuple(image.shape[-2:]), F.normalize(whole, dim=1)[0])
+        maps, whole = maps_and_descriptor(self.extractor, image[None])
+        return Described(maps, tuple(image.shape[-2:]), whole[0])
 
     @torch.no_grad()
     def score_all(self, images: Iterable[Tensor]) -> Iterator[Prediction]:

@@ -8,7 +8,6 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_features
-from adcore.backbones.transformer import TransformerFeatures
 from adcore.batching import split_batch
 from adcore.maps import gaussian_blur, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
@@ -16,7 +15,7 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor
 
-from adm_memory.views import layers_at, top_mean
+from adm_memory.views import layers_at, maps_and_descriptor, top_mean
 
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the depth: blocks 3, 6, 9 and 11 of 12
 BELOW = -2.0  # less than any cosine
@@ -81,19 +80,9 @@ class RAD(AnomalyModel):
         return [getattr(self, f"bank_{i}") for i in range(len(self.extractor.channels))]
 
     def described(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Tokens of each layer (B, C, h, w), and a descriptor (B, C) of each image, all of unit length.
-
-        It is the last layer's class token, or the mean of its map where there is none.
-        """
-        extractor = self.extractor
-        if isinstance(extractor, TransformerFeatures) and extractor.prefix:
-            tokens, grid = extractor.tokens(images), extractor.grid(images)
-            maps = [rearrange(x[:, extractor.prefix :], "b (h w) c -> b c h w", h=grid[0]) for x in tokens]
-            whole = tokens[-1][:, 0]
-        else:
-            maps = extractor(images)
-            whole = maps[-1].mean((2, 3))
-        return [F.normalize(m, dim=1) for m in maps], F.normalize(whole, dim=1)
+        """Tokens of each layer (B, C, h, w), and a descriptor (B, C) of each image, all of unit length."""
+        maps, whole = maps_and_descriptor(self.extractor, images)
+        return [F.normalize(m, dim=1) for m in maps], whole
 
     def on_fit_start(self, fit: Fit) -> None:
         """Make ready for all images."""

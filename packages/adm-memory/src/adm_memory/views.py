@@ -1,4 +1,4 @@
-"""What the few-shot methods share: turned views of a training image, and layers of a vision transformer by depth."""
+"""What the few-shot methods share: turned views, layers by depth, maps with a descriptor of the whole image."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from adcore.backbones.networks import describe_network
+from adcore.backbones.transformer import TransformerFeatures
 from adcore.errors import ConfigError
 from adcore.registry import backbone_card
-from torch import Tensor
+from einops import rearrange
+from torch import Tensor, nn
 from torchvision.transforms.v2.functional import InterpolationMode, center_crop, rotate
 
 
@@ -41,6 +43,19 @@ def layers_at(backbone: str, first: float, last: float) -> tuple[str, ...]:
     depth = len(network.blocks)
     begin, end = (min(round(share * depth), depth - 1) for share in (first, last))
     return tuple(f"block{i}" for i in range(begin, end + 1))
+
+
+def maps_and_descriptor(extractor: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Maps of each layer (B, C, h, w) for images (B, 3, H, W), and a descriptor (B, C) of each image, of unit length.
+
+    It is the last layer's class token, or the mean of its map where there is none.
+    """
+    if isinstance(extractor, TransformerFeatures) and extractor.prefix:
+        tokens, grid = extractor.tokens(images), extractor.grid(images)
+        maps = [rearrange(x[:, extractor.prefix :], "b (h w) c -> b c h w", h=grid[0]) for x in tokens]
+        return maps, F.normalize(tokens[-1][:, 0], dim=1)
+    maps = extractor(images)
+    return maps, F.normalize(maps[-1].mean((2, 3)), dim=1)
 
 
 def joined(maps: list[Tensor]) -> Tensor:

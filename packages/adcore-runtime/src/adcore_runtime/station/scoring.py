@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from adcore_runtime.errors import DataError
+from adcore_runtime.pixels import RETRY
 from adcore_runtime.predictor import Predictor
 from adcore_runtime.station.store import Store
 
@@ -45,7 +46,8 @@ class Scorer:
             return self.store.add(name, path, self.name, self.predictor.predict(path))
         except DataError as error:
             path.unlink(missing_ok=True)
-            raise DataError(str(error).replace(str(path), "the image")) from None
+            reason = str(error).replace(str(path), "the image").replace(RETRY, "send the file again")
+            raise DataError(reason) from None
         except BaseException:
             path.unlink(missing_ok=True)
             raise

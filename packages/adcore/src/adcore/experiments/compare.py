@@ -33,8 +33,8 @@ def write_conditions(
     return folder / CONDITIONS
 
 
-def present(folder: Path, session: Path, metric: str) -> tuple[Table, list[list[str]]]:
-    """Write the page over the session's runs; the leaderboard, and of each category the model files of the best methods."""
+def present(folder: Path, session: Path, metric: str) -> tuple[Table, dict[str, list[str]]]:
+    """Write the page over the session's runs; the leaderboard, and for each category the models of the best methods."""
     runs, _ = collect(session)
     check_metric(runs, metric)
     write_comparison([session], folder / PAGE, metric)
@@ -42,13 +42,14 @@ def present(folder: Path, session: Path, metric: str) -> tuple[Table, list[list[
     board = Table(f"{metric}, mean over domains", HEADER, leaderboard(groups, runs))
     ordered = sorted(groups, key=lambda group: -(group.spread(MEAN)[0] or 0.0))
     best = list(dict.fromkeys(group.method for group in ordered))[:BEST]
-    return board, [_files(runs, source, best) for source in dict.fromkeys(run.source for run in runs)]
+    return board, {source: _files(runs, source, best) for source in {run.source for run in runs}}
 
 
-def ensemble_commands(data: Sequence[DataChoice], files: Sequence[list[str]], folder: Path) -> list[str]:
-    """The commands that combine the best models, one a category."""
+def ensemble_commands(data: Sequence[DataChoice], files: Mapping[str, list[str]], folder: Path) -> list[str]:
+    """The commands that combine the best models, one for each category that has two or more of them."""
     commands = []
-    for one, members in zip(data, files, strict=False):
+    for one in data:
+        members = files.get(one.category, [])
         if len(members) < 2:
             continue
         target = f"{one.dataset}:{one.root}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adcore.errors import ConfigError
 from adcore.evaluation.report import nested_rows
+from adcore.files import write_text
 from adcore.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class MlflowLogs(Callback):
         except Exception as error:  # of MLflow, of its transport, of the file system
             raise ConfigError(f"MLflow cannot be used at {uri or 'its own URI'}: {_first_line(error)}") from None
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(self._run, encoding="utf-8")
+        write_text(kept, self._run)
 
     def on_step_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
         """Losses and learning rates."""
