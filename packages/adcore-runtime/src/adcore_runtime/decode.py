@@ -8,13 +8,13 @@ from pathlib import Path
 
 from PIL.Image import DecompressionBombError
 
-from adcore_runtime.decode_pillow import decode_pillow, decode_png16, is_png16
+from adcore_runtime.decode_pillow import decode_pillow, decode_png16, header_size, is_png16
 from adcore_runtime.decode_tiff import TIFF_MAGIC, decode_tiff
 from adcore_runtime.errors import AdcoreError, DataError
 from adcore_runtime.limits import Limit, pixel_limit
 from adcore_runtime.pixels import RETRY, Pixels, out_of_memory
 
-__all__ = ["Pixels", "decode"]
+__all__ = ["Pixels", "decode", "stored_size"]
 
 
 def decode(path: str | Path, channels: int = 3, limit: Limit = pixel_limit) -> Pixels:
@@ -53,6 +53,19 @@ def decode(path: str | Path, channels: int = 3, limit: Limit = pixel_limit) -> P
         ) from None
     except Exception as error:  # on damaged data the decoders raise anything: OSError, struct.error, IndexError, ...
         raise DataError(f"{path}: cannot be decoded, perhaps truncated ({_first_line(error)}); {RETRY}") from error
+
+
+def stored_size(path: str | Path, limit: Limit = pixel_limit) -> tuple[int, int] | None:
+    """Height and width of the decoded image, from its header alone; None for a TIFF, and for what cannot be read."""
+    path = Path(path)
+    try:
+        if not path.is_file():
+            return None
+        with open(path, "rb") as file:
+            head = file.read(32)
+            return None if head.startswith(TIFF_MAGIC) else header_size(file, path, head, limit)
+    except Exception:  # decoding the file will say what is wrong with it
+        return None
 
 
 def _first_line(error: Exception) -> str:

@@ -28,6 +28,7 @@ READERS = (  # Image.open would compare with Pillow's global limit, and warn; th
     ((b"II", b"MM"), TiffImageFile),
 )
 ORIENTATION = 0x0112  # the EXIF and TIFF tag
+TURNED = 5  # from this orientation on, rows are columns
 
 
 def decode_pillow(file: IO[bytes], path: Path, head: bytes, limit: Limit) -> Pixels:
@@ -40,6 +41,14 @@ def decode_pillow(file: IO[bytes], path: Path, head: bytes, limit: Limit) -> Pix
         kind = "lossy" if image.format in ("JPEG", "MPO", "WEBP") else "exact"
         values, kind = _values(image, path, kind)
     return Pixels(upright(without_alpha(values, path), orientation), kind)
+
+
+def header_size(file: IO[bytes], path: Path, head: bytes, limit: Limit) -> tuple[int, int]:
+    """Height and width of the decoded image in a file that begins with `head`, from its header; errors as `decode_pillow`."""
+    with _open(file, path, head, limit) as image:
+        width, height = image.size
+        turned = image.getexif().get(ORIENTATION, 1) >= TURNED
+    return (width, height) if turned else (height, width)
 
 
 def _open(file: IO[bytes], path: Path, head: bytes, limit: Limit) -> ImageFile:

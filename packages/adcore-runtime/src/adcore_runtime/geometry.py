@@ -13,8 +13,10 @@ from adcore_runtime.errors import DataError
 STRIP = 1 << 20  # pixels that are enlarged at a time
 
 
-def inner_size(resize: str, size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    """Height and width that an image of `height` x `width` itself takes up within `size` (height, width)."""
+def inner_size(resize: str, size: tuple[int, int] | None, height: int, width: int) -> tuple[int, int]:
+    """Height and width that an image of `height` x `width` itself takes up within `size`; without a size its own."""
+    if size is None:
+        return height, width
     if resize in ("bilinear", "nearest"):
         return size
     scale = min(size[0] / height, size[1] / width)
@@ -121,16 +123,20 @@ def _first(edge: float) -> int:
 
 def frame_of(
     resize: str,
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     crop: tuple[int, int] | None,
     height: int,
     width: int,
     region: tuple[int, int, int, int] | None = None,
 ) -> Frame:
-    """The frame of an image of `height` x `width`: `region` of it, resized to `size`, cropped to `crop` (height, width)."""
+    """The frame of an image of `height` x `width`: `region` of it, resized to `size`, cropped to `crop` (height, width).
+
+    Without a size it is not resized.
+    """
     part = region_of(region, height, width)
     height, width = (side.stop - side.start for side in part)
     inner = inner_size(resize, size, height, width)
+    size = size or inner
     padded = centred(size, inner)
     cut = centred(size, crop or size)
     top, left = (padding.start - cutting.start for padding, cutting in zip(padded, cut, strict=True))

@@ -46,8 +46,8 @@ class Predictor:
         files; float32 has to have the range of the training images. A model that was exported for a camera takes uint8 of
         that camera's size alone. Raises DataError for anything else, and for NaN or infinite values.
         """
-        inputs, _, _ = self._inputs(image, photo=False)
-        return self._score(inputs, str(image) if isinstance(image, str | Path) else "the image")
+        inputs, _, size = self._inputs(image, photo=False)
+        return self._score(inputs, size, str(image) if isinstance(image, str | Path) else "the image")
 
     def predict_files(
         self,
@@ -82,33 +82,38 @@ class Predictor:
                     raise
                 yield Skipped(str(path), str(error))
                 continue
-            result = self._score(inputs, str(path))
+            result = self._score(inputs, size, str(path))
             frame = self.description.preprocess.frame(*size)
             yield path, result.anomaly_map, shown, prediction_row(path, result, options, frame), frame
 
     def _inputs(
         self, image: str | Path | np.ndarray, photo: bool
-    ) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
-        """The graph's input (1, ...), with `photo` the decoded image in gray, and the image's height and width."""
+    ) -> tuple[list[np.ndarray], np.ndarray | None, tuple[int, int]]:
+        """The graph's inputs (1, ...), with `photo` the decoded image in gray, and the image's height and width."""
         preprocess = self.description.preprocess
         if self.description.camera:
             name = "the array" if isinstance(image, np.ndarray) else str(image)
             values = image if isinstance(image, np.ndarray) else decode(image, preprocess.channels).values
             frame = camera_frame(values, self.description.camera, preprocess.channels, name)
             shown = gray_photo(to_planes(values, name, "", preprocess.channels)) if photo else None
-            return frame[None], shown, values.shape[:2]
+            return [frame[None]], shown, values.shape[:2]
         if isinstance(image, np.ndarray):
             planes = image_from_array(image, preprocess.channels)
         else:
             planes = read_image(image, preprocess.channels)
         try:
-            inputs = preprocess(planes)[None]
+            inputs = preprocess.inputs(planes)
         except DataError as error:
             name = "the array" if isinstance(image, np.ndarray) else str(image)
             raise DataError(f"{name}: {error}") from None
         return inputs, gray_photo(planes) if photo else None, planes.shape[1:]
 
-    def _score(self, inputs: np.ndarray, name: str) -> Result:
+    def _score(self, inputs: list[np.ndarray], size: tuple[int, int], name: str) -> Result:
+        results = (self._found(np.ascontiguousarray(one), name) for one in inputs)
+        return self.calibration.result(*self.description.preprocess.whole(size, results))
+
+    def _found(self, inputs: np.ndarray, name: str) -> tuple[float, np.ndarray | None]:
+        """Score and map of one input of the graph."""
         try:
             found = self._run(inputs)
         except Exception as error:  # each library has its own kinds
@@ -120,7 +125,7 @@ class Predictor:
         )  # a copy: libraries use their memory again
         if not np.isfinite(score) or (anomaly_map is not None and not np.isfinite(anomaly_map).all()):
             raise DataError(f"{name}: its score or map is NaN or infinite; look for extreme values in that image")
-        return self.calibration.result(score, anomaly_map)
+        return score, anomaly_map
 
 
 def camera_frame(values: np.ndarray, camera: tuple[int, int], channels: int, name: str) -> np.ndarray:

@@ -75,8 +75,8 @@ class Fit:
 
     plan: Plan
     device: torch.device
-    num_images: int  # training images
-    train_batches: Callable[[], Iterable[Batch]]  # one pass over the training images, in fixed order
+    num_images: int  # training images; of a one-pass model with tiles all tiles
+    train_batches: Callable[[], Iterable[Batch]]  # one pass over the images (a tile of each), in fixed order
     val_batches: Callable[[], Iterable[Batch]] | None  # the same over the validation images, where there are any
     log: Callable[[str, float], None]  # a value for the progress bar, the logs and `logged` in result.json
     progress: Callable[[str, int, int], None]  # (description, done, total), for long work inside a hook

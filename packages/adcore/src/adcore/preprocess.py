@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import torch
 import torch.nn.functional as F
 from adcore_runtime.geometry import Frame, centred, frame_of, inner_size, region_of, standard_noise
+from adcore_runtime.tiles import Tile, tiles_of
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
@@ -27,7 +28,7 @@ class Preprocess:
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # in a file's header
 
-    size: tuple[Side, Side] = (256, 256)  # height, width after the resize
+    size: tuple[Side, Side] | None = (256, 256)  # height, width after the resize; None, with tiles: no resize
     crop: tuple[Side, Side] | None = None  # centre crop after it
     mean: tuple[float, ...] | None = None  # one value a channel; None: values stay as decoded
     std: tuple[Deviation, ...] | None = None
@@ -37,6 +38,8 @@ class Preprocess:
     channels: Annotated[int, Field(ge=1, le=1024)] = 3  # of the model's input
     value_range: tuple[float, float] | None = None  # decoded values that become 0 and 1; None: values stay as decoded
     region: tuple[Edge, Edge, Side, Side] | None = None  # x, y, width, height in original pixels: all that is seen
+    tile: tuple[Side, Side] | None = None  # height, width: the model sees the image in tiles of this size
+    tile_overlap: tuple[Edge, Edge] = (0, 0)  # rows and columns that neighbours share
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -47,20 +50,44 @@ class Preprocess:
                 )
         if self.value_range and not self.value_range[0] < self.value_range[1]:
             raise ConfigError(f"value_range {self.value_range}: the first value must be below the second")
+        if self.size is None and (self.crop or not self.tile):
+            raise ConfigError("crop_size cuts a resized image; give image_size as well, or leave it out")
         if self.crop and (self.crop[0] > self.size[0] or self.crop[1] > self.size[1]):
             raise ConfigError(f"crop_size {self.crop} is larger than image_size {self.size}; choose a smaller crop")
+        if self.tile and any(part >= side for part, side in zip(self.tile_overlap, self.tile, strict=True)):
+            raise ConfigError(f"tile_overlap {self.tile_overlap} must be smaller than the tile {self.tile}")
+        whole = self.crop or self.size
+        if self.tile and whole and (self.tile[0] > whole[0] or self.tile[1] > whole[1]):
+            key = "crop_size" if self.crop else "image_size"
+            raise ConfigError(f"tile {self.tile} is larger than {key} {whole}; choose a smaller tile")
 
     @property
     def output_size(self) -> tuple[int, int]:
         """Height and width of the model's input."""
-        return self.crop or self.size
+        return self.tile or self.crop or self.size
+
+    def plane_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the map of an original image of `height` x `width`."""
+        rows, columns = region_of(self.region, height, width)
+        return self.crop or self.size or (rows.stop - rows.start, columns.stop - columns.start)
+
+    def tiles(self, plane: tuple[int, int]) -> list[Tile]:
+        """The tiles of a plane of this height and width; DataError where it is smaller than one."""
+        return tiles_of(plane, self.tile, self.tile_overlap)
 
     def frame(self, height: int, width: int) -> Frame:
         """Where the model's input lies in an original image of `height` x `width`."""
         return frame_of(self.resize, self.size, self.crop, height, width, self.region)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Decoded image (C, H, W) float32 -> model input (C, h, w) float32; DataError for another number of channels."""
+        """Decoded image (C, H, W) float32 -> model input (C, h, w) float32; DataError for another number of channels.
+
+        With tiles: the plane that they are cut from.
+        """
+        return self.normalized(self.plane(image)).contiguous()
+
+    def plane(self, image: Tensor) -> Tensor:
+        """All but the normalisation, which a large image gets tile by tile; a view of `image` where nothing is changed."""
         if image.shape[0] != self.channels:
             raise DataError(f"an image of {image.shape[0]} channels; this model was set up for {self.channels}")
         image = self._seen(image)
@@ -73,18 +100,21 @@ class Preprocess:
                 image = F.interpolate(image[None], inner, mode="nearest-exact")[0]
             else:
                 image = _bilinear(image, inner)
-        if inner != self.size:
+        if self.size and inner != self.size:
             canvas = (
                 _noise(image, self.size)
                 if self.resize == "noise-padding"
                 else image.new_zeros(self.channels, *self.size)
             )
             image = self._pasted(canvas, image)
-        image = self._crop(image)
-        if self.mean is not None and self.std is not None:
-            mean, std = (torch.tensor(v, dtype=image.dtype)[:, None, None] for v in (self.mean, self.std))
-            image = (image - mean) / std
-        return image.contiguous()
+        return self._crop(image)
+
+    def normalized(self, image: Tensor) -> Tensor:
+        """(C, h, w) with mean 0 and deviation 1, by the mean and std of each channel; as it is where there are none."""
+        if self.mean is None or self.std is None:
+            return image
+        mean, std = (torch.tensor(v, dtype=image.dtype)[:, None, None] for v in (self.mean, self.std))
+        return (image - mean) / std
 
     def mask(self, mask: Tensor) -> Tensor:
         """Decoded mask (H, W) bool -> (h, w) bool, with the same geometry, always with nearest-neighbour resizing."""
@@ -92,7 +122,7 @@ class Preprocess:
         inner = self._inner(*mask.shape)
         if mask.shape != inner:
             mask = F.interpolate(mask[None, None].to(torch.uint8), inner, mode="nearest-exact")[0, 0].bool()
-        if inner != self.size:
+        if self.size and inner != self.size:
             mask = self._pasted(mask.new_zeros(self.size), mask)
         return self._crop(mask)
 

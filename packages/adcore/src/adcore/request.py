@@ -22,7 +22,18 @@ from adcore.training.plan import UNUSED_IN_ONE_PASS, Plan
 ALL = "all"  # as the category of a DataChoice: all of them together
 VAL_RATIO = 0.2  # part of the images that a validation split takes
 MAX_SIDE = 2**14  # pixels
-PREPROCESS_KEYS = ("image_size", "crop_size", "normalization", "resize", "channels", "value_range", "region")
+TILE_OVERLAP = 0.125  # part of a tile that it shares with its neighbour
+PREPROCESS_KEYS = (
+    "image_size",
+    "crop_size",
+    "normalization",
+    "resize",
+    "channels",
+    "value_range",
+    "region",
+    "tile",
+    "tile_overlap",
+)
 PLAN_KEYS = tuple(key for key in Plan.model_fields if key != "steps_per_epoch")
 
 
@@ -139,7 +150,7 @@ def _check_multiple(card: ModelCard, preprocess: Preprocess) -> None:
         below = [max(side // multiple, 1) * multiple for side in size]
         above = [-(-side // multiple) * multiple for side in size]
         near = " or ".join(dict.fromkeys(f"{height}x{width}" for height, width in (below, above)))
-        key = "crop_size" if preprocess.crop else "image_size"
+        key = "tile" if preprocess.tile else "crop_size" if preprocess.crop else "image_size"
         raise ConfigError(
             f"{key}: {card.name} takes images whose sides are multiples of {multiple}, not {size[0]}x{size[1]}; "
             f"nearest: {near}"
@@ -156,8 +167,13 @@ def make_preprocess(
     channels: Any = 3,
     value_range: Any = None,
     region: Any = None,
+    tile: Any = None,
+    tile_overlap: Any = None,
 ) -> Preprocess:
-    """The card's preprocessing with the user's changes; the mean and std follow the backbone that is in use."""
+    """The card's preprocessing with the user's changes; the mean and std follow the backbone that is in use.
+
+    With a tile and without image_size images keep their size.
+    """
     normalization = normalization or card.normalization
     if normalization == "none":
         mean = std = None
@@ -176,9 +192,19 @@ def make_preprocess(
         raise ConfigError(f"unknown resize '{resize}'; valid ones: {', '.join(RESIZE_METHODS)}")
     if image_size is not None and crop_size is None:
         crop_size = "none"  # the card's crop belongs to the card's size
+    if tile and image_size is None and resize != "bilinear":
+        raise ConfigError(f"resize={resize}: images in tiles keep their size unless image_size says another")
+    tile = None if tile in (None, "none") else _size(tile, "tile")
+    if tile and card.no_tiles:
+        raise ConfigError(f"tile: {card.name} cannot see an image in tiles: {card.no_tiles}")
+    if tile_overlap is not None and not tile:
+        raise ConfigError("tile_overlap goes with a tile; set tile as well, such as tile=512")
+    size = image_size if image_size is not None or tile else card.image_size
+    if tile and image_size is None and crop_size is None:
+        crop_size = "none"  # it belongs to the card's size
     crop = card.crop_size if crop_size is None else (None if crop_size == "none" else crop_size)
     return Preprocess(
-        size=_size(image_size if image_size is not None else card.image_size, "image_size"),
+        size=_size(size, "image_size") if size is not None else None,
         crop=_size(crop, "crop_size") if crop is not None else None,
         mean=mean,
         std=std,
@@ -186,6 +212,8 @@ def make_preprocess(
         channels=_channels(card, config, channels),
         value_range=_value_range(value_range),
         region=_region(region),
+        tile=tile,
+        tile_overlap=_overlap(tile_overlap, tile) if tile else (0, 0),
     )
 
 
@@ -224,6 +252,19 @@ def _region(value: Any) -> tuple[int, int, int, int] | None:
             f"region: x and y must be from 0 on, width and height from 1 to {MAX_SIDE} pixels (got {value!r})"
         )
     return x, y, width, height
+
+
+def _overlap(value: Any, tile: tuple[int, int]) -> tuple[int, int]:
+    """64 pixels, 0.25 of the tile, or None for an eighth of it -> rows and columns."""
+    try:
+        number = TILE_OVERLAP if value is None else float(value)
+        if isinstance(value, bool) or not 0 <= number < min(tile) or (number >= 1 and number != int(number)):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"tile_overlap: give pixels below the tile's side, such as 64, or a part of it, such as 0.25 (got {value!r})"
+        ) from None
+    return tuple(int(number if number >= 1 else number * side) for side in tile)
 
 
 def _size(value: Any, key: str) -> tuple[int, int]:

@@ -44,7 +44,7 @@ def train_model(
     model.check_run(run.learned, choice.preprocess.output_size)
 
     def dataset_of(samples: list[Sample]) -> ImageDataset:
-        return ImageDataset(samples, run.reader, choice.preprocess, skip_bad=data.skip_bad)
+        return ImageDataset(samples, run.reader, choice.preprocess, skip_bad=data.skip_bad, seed=plan.seed)
 
     def loader(dataset: ImageDataset, shuffle: bool) -> Loader:
         return make_loader(dataset, plan.batch_size, shuffle=shuffle, seed=plan.seed, num_workers=plan.num_workers)
@@ -79,7 +79,7 @@ def keeping_images(dataset: ImageDataset, choice: ModelChoice, folder: Path | No
     passes = (
         plan.epochs if plan.max_steps is None else min(plan.epochs, plan.max_steps * plan.batch_size / len(dataset))
     )
-    if choice.card.training == "gradient" and passes > 1:
+    if choice.card.training == "gradient" and passes > 1 and not preprocess.tile:  # each pass sees another tile
         room = folder.parent if folder else None  # of the run
         dataset.cache = make_cache(plan.cache, len(dataset), preprocess.channels, preprocess.output_size, room)
     try:

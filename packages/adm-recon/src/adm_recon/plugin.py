@@ -71,6 +71,7 @@ def adcore_register_models() -> list[ModelCard]:
             licence="Apache-2.0",
             epochs=20,
             batch_size=8,
+            no_tiles="it describes an image as a whole",
             normalization="none",
         ),
         ModelCard(

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from threading import Barrier
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from adcore.data.cache import ImageCache
 from adcore.data.samples import NORMAL, DatasetReader, Sample
 from adcore.data.splits import derive_seed
+from adcore.data.tiles import count_tiles, cut, drawn_tile, each_tile
 from adcore.errors import DataError
 from adcore.memory import is_out_of_memory
 from adcore.model import Batch
@@ -57,17 +58,18 @@ def prepare(
 ) -> tuple[Tensor, Tensor | None]:
     """Decoded image (C, H, W) and mask (H, W) -> model input (C, h, w) and mask (h, w).
 
-    `Preprocess` is applied here alone: for training, evaluation, `predict` and `Predictor.predict`. `name` is the image's;
+    With tiles: the plane that they are cut from, not normalised. `Preprocess` is applied here alone: for training, evaluation, `predict` and `Predictor.predict`. `name` is the image's;
     DataError for an image that does not fit, or for which memory does not suffice.
     """
     try:
-        return preprocess(image), None if mask is None else preprocess.mask(mask)
+        inputs = preprocess.plane(image) if preprocess.tile else preprocess(image)
+        return inputs, None if mask is None else preprocess.mask(mask)
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        height, width = preprocess.size
+        height, width = preprocess.plane_size(*image.shape[-2:])
         raise DataError(
             f"{name}: not enough memory to resize it to {width}x{height} px; use a smaller image_size"
         ) from None
@@ -84,7 +86,7 @@ def read_item(reader: DatasetReader, sample: Sample, preprocess: Preprocess, pho
         )
     inputs, small = prepare(image, mask, preprocess, sample.image_path)
     if small is None and sample.label == NORMAL:
-        small = torch.zeros(preprocess.output_size, dtype=torch.bool)
+        small = torch.zeros(inputs.shape[-2:], dtype=torch.bool)
     gray = gray_photo(image.numpy()) if photo else None
     return Item(inputs, small, sample, extra, gray, (image.shape[-2], image.shape[-1]))
 
@@ -103,10 +105,12 @@ class ImageDataset(Dataset):
         preprocess: Preprocess,
         skip_bad: bool = False,
         photos: bool = False,
+        seed: int = 0,
     ) -> None:
         self.samples, self.reader, self.preprocess, self.skip_bad = list(samples), reader, preprocess, skip_bad
         reader.channels = preprocess.channels
         self.photos = photos  # whether items keep the decoded image in gray
+        self.seed = seed  # that tiles are drawn by
         self.cache: ImageCache | None = None  # of preprocessed images
         self._skipped: dict[str, str] = {}
 
@@ -119,11 +123,14 @@ class ImageDataset(Dataset):
             raise DataError(item.reason)
         return item
 
-    def fetch(self, index: int) -> Item | Skipped:
-        """The item, or why there is none; never a DataError, which would lose its one clear line in a worker process."""
+    def fetch(self, index: int, epoch: int | None = None) -> Item | Skipped:
+        """The item, or why there is none; never a DataError, which would lose its one clear line in a worker process.
+
+        With tiles and an `epoch` the item is the tile of that epoch, else the plane that tiles are cut from.
+        """
         sample = self.samples[index]
         try:
-            return self._cached(index) or self._read(index)
+            return self._cached(index) or self._read(index, epoch)
         except DataError as error:
             return Skipped(str(sample.image_path), str(error))
         except SystemExit as error:  # in a thread it would end nothing, in a worker process it would end it silently
@@ -144,8 +151,12 @@ class ImageDataset(Dataset):
         sample = self.samples[index]
         return Item(*found, sample, self.reader.extra(sample)) if found else None
 
-    def _read(self, index: int) -> Item:
+    def _read(self, index: int, epoch: int | None) -> Item:
         item = read_item(self.reader, self.samples[index], self.preprocess, self.photos)
+        if self.preprocess.tile and epoch is not None:
+            tile = drawn_tile(self.preprocess, item.image, self.seed, index, epoch)
+            mask = None if item.mask is None else item.mask[tile].clone()
+            item = replace(item, image=cut(self.preprocess, item.image, tile), mask=mask)
         if self.cache:
             self.cache.put(index, item.image, item.mask)
         return item
@@ -176,8 +187,8 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
-class EpochBatchSampler(Sampler[list[int]]):
-    """Batches of indices, whose order in epoch e depends on (seed, e) alone; it can start in the middle of an epoch."""
+class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of pairs (index, epoch), whose order in epoch e depends on (seed, e) alone; it can start in the middle of an epoch."""
 
     def __init__(self, size: int, batch_size: int, shuffle: bool, seed: int, drop_last: bool = False) -> None:
         self.size, self.batch_size, self.shuffle, self.seed, self.drop_last = size, batch_size, shuffle, seed, drop_last
@@ -187,13 +198,13 @@ class EpochBatchSampler(Sampler[list[int]]):
         """Give epoch `epoch` from batch number `start` on."""
         self.epoch, self.start = epoch, start
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = torch.arange(self.size)
         if self.shuffle:
             generator = torch.Generator().manual_seed(derive_seed("order", self.seed, self.epoch))
             order = torch.randperm(self.size, generator=generator)
         batches = order.split(self.batch_size)[: self._batches]
-        return iter([batch.tolist() for batch in batches[self.start :]])
+        return iter([[(index, self.epoch) for index in batch.tolist()] for batch in batches[self.start :]])
 
     def __len__(self) -> int:
         return max(self._batches - self.start, 0)
@@ -208,6 +219,7 @@ class Loader:
 
     def __init__(self, dataset: ImageDataset, sampler: EpochBatchSampler, num_workers: int) -> None:
         self.dataset, self.sampler, self.num_workers, self.singly = dataset, sampler, num_workers, False
+        self.tiles = 0  # in one epoch, where all of them are given one by one
         self._loader = self._new_loader()
 
     def _new_loader(self) -> DataLoader:
@@ -221,24 +233,38 @@ class Loader:
             generator=torch.Generator().manual_seed(derive_seed("workers", self.sampler.seed)),
         )
 
+    @property
+    def tiled(self) -> bool:
+        """Whether the model sees tiles."""
+        return self.dataset.preprocess.tile is not None
+
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Give epoch `epoch` from batch number `start` on, in the next iteration."""
         self.sampler.set_epoch(epoch, start)
 
     def one_by_one(self) -> None:
-        """Give batches of one image, in the same order, from the next iteration on, for a model that learns in one pass."""
+        """Give batches of one image, in the same order, from the next iteration on, for a model that learns in one pass.
+
+        With tiles: of one tile, all tiles of each image, read in this process.
+        """
         self.sampler.batch_size, self.singly = 1, True
+        if self.tiled:
+            self.num_workers = 0
+            self.tiles = count_tiles(self.dataset.preprocess, self.dataset.reader, self.dataset.samples)
 
     def __len__(self) -> int:
         """Batches of one epoch, those before the start included."""
-        return self.sampler._batches
+        return self.tiles or self.sampler._batches
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches; the next is read while the model works on one, or single images in turns with it."""
         if self.num_workers > 0:
             return self._good(_given(iter(self._loader)))
+        if self.tiles:
+            planes = (_collate_good([self.dataset.fetch(index)]) for [(index, _)] in self.sampler)
+            return (tile for plane in self._good(planes) for tile in each_tile(self.dataset.preprocess, plane))
         if self.singly:
-            return self._good(read_together(lambda batch: _collate_good([self.dataset.fetch(batch[0])]), self.sampler))
+            return self._good(read_together(lambda batch: _collate_good([self.dataset.fetch(*batch[0])]), self.sampler))
         return self._good(read_ahead(self._loader))
 
     def _good(self, read: Generator[tuple[Batch | None, list[Skipped]], None, None]) -> Iterator[Batch]:
@@ -340,8 +366,8 @@ class _Fetch(Dataset):
     def __init__(self, dataset: ImageDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, index: int) -> Item | Skipped:
-        return self.dataset.fetch(index)
+    def __getitem__(self, key: tuple[int, int]) -> Item | Skipped:
+        return self.dataset.fetch(*key)
 
 
 def _collate_good(items: Sequence[Item | Skipped]) -> tuple[Batch | None, list[Skipped]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from adcore_runtime import image as arrays
-from adcore_runtime.decode import decode
+from adcore_runtime.decode import decode, stored_size
 from PIL import Image
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from adcore.errors import DataError
 from adcore.files import atomic_path
 from adcore.settings import max_image_pixels
 
-__all__ = ["IMAGE_SUFFIXES", "image_from_array", "read_image", "read_mask", "write_image"]
+__all__ = ["IMAGE_SUFFIXES", "image_from_array", "image_size", "read_image", "read_mask", "write_image"]
 
 
 def read_image(path: str | Path, channels: int = 3) -> Tensor:
@@ -28,6 +28,11 @@ def read_image(path: str | Path, channels: int = 3) -> Tensor:
     is missing, empty, truncated or of another kind, and for NaN or infinite values.
     """
     return torch.from_numpy(arrays.read_image(path, channels, max_image_pixels))
+
+
+def image_size(path: str | Path) -> tuple[int, int] | None:
+    """Height and width of the image that `read_image` would give, from its header; None where that does not say it."""
+    return stored_size(path, max_image_pixels)
 
 
 def image_from_array(array: np.ndarray, channels: int = 3) -> Tensor:

@@ -54,6 +54,13 @@ class DatasetReader:
 
         return read_image(sample.image_path, self.channels)
 
+    def size(self, sample: Sample) -> tuple[int, int]:
+        """Height and width of the decoded image, from the file's header where that says it; DataError with the path."""
+        from adcore.data.image_io import image_size
+
+        plain = type(self).image is DatasetReader.image
+        return (image_size(sample.image_path) if plain else None) or tuple(self.image(sample).shape[-2:])
+
     def mask(self, sample: Sample) -> Tensor | None:
         """Decode the mask: (H, W) bool; None where an anomalous sample has none."""
         from adcore.data.image_io import read_mask

@@ -84,7 +84,7 @@ def _to_pixel(view: Preprocess, height: int, width: int) -> list[float]:
     """Of an image of `height` x `width`: back over the crop, the padding, the resize and the region."""
     if not height or not width:
         return [0.0] * 4
-    frame, (rows, columns) = view.frame(height, width), view.output_size
+    frame, (rows, columns) = view.frame(height, width), view.plane_size(height, width)
     return [columns * frame.column_pixels, frame.x(0), rows * frame.row_pixels, frame.y(0)]
 
 

@@ -14,11 +14,11 @@ SIDE, QUALITY = 256, 90
 
 
 def preview(image: Tensor, preprocess: Preprocess) -> bytes:
-    """The model's input (C, h, w) as a JPEG of at most 256 px, without the normalisation."""
+    """The model's input (C, h, w), or the plane that its tiles are cut from, as a JPEG of at most 256 px, without the normalisation."""
     from adcore.evaluation.plots import displayed  # imports matplotlib
 
     values = image.numpy()  # small operations of numpy wait for no other thread
-    if preprocess.mean is not None and preprocess.std is not None:
+    if preprocess.tile is None and preprocess.mean is not None and preprocess.std is not None:
         mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (preprocess.mean, preprocess.std))
         values = (values * std + mean).round(5)  # rounding is no value beyond [0, 1]
     picture = Image.fromarray((displayed(values) * 255).round().astype(np.uint8))

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from adcore_runtime.tiles import stitched
 from torch import Tensor
 
 from adcore.batching import one_at_a_time
 from adcore.data.dataset import ImageDataset, Item, Skipped, read_ahead, read_together
 from adcore.data.samples import DatasetReader, Sample
+from adcore.data.tiles import cut
 from adcore.errors import DataError
 from adcore.evaluation.outputs import checked_prediction
 from adcore.evaluation.pool import Pool, score_pool
@@ -80,6 +82,27 @@ def run_model(
             yield score, None if maps is None else maps[i].cpu().numpy()
 
 
+def score_image(
+    model: AnomalyModel, inputs: Tensor, preprocess: Preprocess, device: torch.device | str, name: str
+) -> tuple[float, np.ndarray | None]:
+    """Score and anomaly map (h, w) float32 or None of what `prepare` gives for one image called `name`.
+
+    With tiles the map is stitched from theirs, and the score is the highest of a tile; no more than a group of tiles is in
+    memory at once.
+    """
+    if preprocess.tile is None:
+        ((score, anomaly_map),) = run_model(model, [inputs], device, [name])
+        return score, anomaly_map
+    plane = tuple(inputs.shape[-2:])
+    size = model.group if one_at_a_time(device) else GPU_BATCH
+
+    def results() -> Iterator[tuple[float, np.ndarray | None]]:
+        for group in _groups(iter(preprocess.tiles(plane)), size):
+            yield from run_model(model, [cut(preprocess, inputs, tile) for tile in group], device, [name] * len(group))
+
+    return stitched(plane, preprocess.tile, preprocess.tile_overlap, results())
+
+
 def score_each(
     model: AnomalyModel,
     preprocess: Preprocess,
@@ -103,7 +126,9 @@ def score_each(
         for scored in score_pool(model, Pool(dataset, device, skip_bad)):
             yield scored if isinstance(scored, Skipped) else _scored(*scored, inputs)
         return
-    if one_at_a_time(device):
+    if preprocess.tile:  # one image at a time: it may be large
+        size, items = 1, map(dataset.fetch, range(len(dataset)))
+    elif one_at_a_time(device):
         size, items = model.group, read_together(dataset.fetch, range(len(dataset)))
     else:
         size, items = GPU_BATCH, read_ahead(map(dataset.fetch, range(len(dataset))), GPU_BATCH)
@@ -112,9 +137,12 @@ def score_each(
         if bad and not skip_bad:
             raise DataError(bad[0].reason)
         good = [item for _, item in group if isinstance(item, Item)]
-        results = run_model(
-            model, [item.image for item in good], device, [str(item.sample.image_path) for item in good]
-        )
+        names = [str(item.sample.image_path) for item in good]
+        if preprocess.tile:
+            inputs_of = zip(good, names, strict=True)
+            results = (score_image(model, item.image, preprocess, device, name) for item, name in inputs_of)
+        else:
+            results = run_model(model, [item.image for item in good], device, names)
         for sample, item in group:
             if isinstance(item, Skipped):
                 yield item

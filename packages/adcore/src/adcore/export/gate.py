@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +55,19 @@ class Gate:
         predictor = Predictor(artifact)
         self.expected = [predictor.predict(image) for _, image in images.images]
 
-    def _input(self, name: str, image: Path | np.ndarray) -> np.ndarray:
-        """What the runtime gives a graph: (1, ...)."""
-        if self.camera:
-            return camera_frame(_decoded(image, self.preprocess.channels), self.camera, self.preprocess.channels, name)[
-                None
-            ]
+    def _inputs(self, name: str, image: Path | np.ndarray) -> tuple[list[np.ndarray], tuple[int, int]]:
+        """What the runtime gives a graph, (1, ...) each, and the image's height and width."""
         channels = self.preprocess.channels
+        if self.camera:
+            return [camera_frame(_decoded(image, channels), self.camera, channels, name)[None]], self.camera
         planes = (
             image_from_array(image, channels) if isinstance(image, np.ndarray) else read_image(image, channels).numpy()
         )
-        return self.preprocess(planes)[None]
+        return self.preprocess.inputs(planes), planes.shape[1:]
 
     def examples(self) -> np.ndarray:
         """Two inputs, to trace a graph with."""
-        return np.concatenate([self._input(*one) for one in self.images.images[:2]])
+        return np.concatenate([self._inputs(*one)[0][0] for one in self.images.images[:2]])
 
     def check_onnx(self, path: Path) -> dict[str, dict[str, Any]]:
         """Compare the graph of `path` in each backend that is installed; what was measured, by backend."""
@@ -100,15 +99,22 @@ class Gate:
         for size in [self.batch] if self.batch else [1, TOGETHER]:
             for start in range(0, len(self.expected), size):
                 group = range(start, min(start + size, len(self.expected)))
-                inputs = [self._input(*self.images.images[i]) for i in group]
-                if self.batch:
-                    inputs += [inputs[-1]] * (size - len(inputs))
-                outputs = run(np.concatenate(inputs))
-                scores, maps = np.array(outputs[SCORE]), outputs.get(MAP)
-                maps = None if maps is None else np.array(maps)  # a copy: libraries use their memory again
-                for place, i in enumerate(group):
-                    found = (float(scores[place]), None if maps is None else maps[place])
+                given = [self._inputs(*self.images.images[i]) for i in group]
+                results = self._run([one for inputs, _ in given for one in inputs], run, size)
+                for i, (inputs, shape) in zip(group, given, strict=True):
+                    found = self.preprocess.whole(shape, islice(results, len(inputs)))
                     yield self.images.images[i], self.expected[i], found
+
+    def _run(self, inputs: list[np.ndarray], run: Run, size: int) -> Iterator[tuple[float, np.ndarray | None]]:
+        """Score and map of each input (1, ...), in batches of `size`."""
+        for start in range(0, len(inputs), size):
+            batch = inputs[start : start + size]
+            filled = batch + [batch[-1]] * (size - len(batch)) if self.batch else batch
+            outputs = run(np.concatenate(filled))
+            scores, maps = np.array(outputs[SCORE]), outputs.get(MAP)
+            maps = None if maps is None else np.array(maps)  # a copy: libraries use their memory again
+            for place in range(len(batch)):
+                yield float(scores[place]), None if maps is None else maps[place]
 
     def _spread(self) -> float | None:
         """The range of all maps of the model; None without maps."""

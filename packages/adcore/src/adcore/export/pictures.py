@@ -58,7 +58,7 @@ def _demo_crops() -> list[np.ndarray]:
 
 def seeded_pictures(preprocess: Preprocess, count: int = FEWEST) -> list[np.ndarray]:
     """(H, W) or (H, W, C) uint8, larger than the model's input: a wave, fine noise, and a spot in every second picture."""
-    height, width = (side + side // 2 + 3 for side in preprocess.size)
+    height, width = (side + side // 2 + 3 for side in preprocess.size or preprocess.tile)
     generator, pictures = np.random.default_rng(0), []
     rows, columns = np.mgrid[:height, :width]
     for number in range(count):

@@ -67,6 +67,10 @@ def export_model(
         progress(f"{sidecar} stays, and sets the threshold of the new file")
     source = Path(artifact) / MODEL_FILE if Path(artifact).is_dir() else Path(artifact)
     loaded, header = load(source), read_header(source)
+    if camera and loaded.preprocess.tile:
+        raise ConfigError(
+            "--camera: the model sees images in tiles, which adcore-predict cuts; export it without --camera"
+        )
     images = check_images(Path(check) if check else None, loaded.preprocess, camera)
     progress(f"checking on {len(images.images)} images: {images.source}")
     with removed_on_failure(out):

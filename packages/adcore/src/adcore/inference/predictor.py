@@ -15,7 +15,7 @@ from adcore.cards import card_for
 from adcore.data.dataset import prepare
 from adcore.data.image_io import image_from_array, read_image
 from adcore.errors import DataError
-from adcore.evaluation.score import run_model
+from adcore.evaluation.score import score_image
 from adcore.model import AnomalyModel
 from adcore.registry import create_model, list_models, register
 from adcore.request import choose_model
@@ -62,8 +62,7 @@ class Predictor:
                 f"a tensor must be (C, H, W) float32 without NaN, not {tuple(image.shape)} {image.dtype}; or give an array"
             )
         inputs, _ = prepare(image, None, self.preprocess, name)
-        ((score, anomaly_map),) = run_model(self.model, [inputs], self.device, [name])
-        return self.result(score, anomaly_map)
+        return self.result(*score_image(self.model, inputs, self.preprocess, self.device, name))
 
     def result(self, score: float, anomaly_map: np.ndarray | None) -> Result:
         """A raw score with the calibration applied."""

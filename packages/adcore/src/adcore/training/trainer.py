@@ -38,7 +38,7 @@ class TrainingSummary:
 
 class Trainer:
     """Fits one model. `train_loader` gives Batches, has a length, and may have `set_epoch(epoch, start)` and
-    `one_by_one()`, which makes it give batches of one image.
+    `one_by_one()`, which makes it give batches of one image, or with tiles of one tile, of which it then has `tiles`.
 
     `val_loss` is measured on `loss_loader`, or where there is none on `val_loader`.
     With `checkpoints`, a folder, the fit can be resumed after a kill: `identity` says what run the files belong to.
@@ -87,7 +87,7 @@ class Trainer:
         self.fit = Fit(
             plan=self.plan,
             device=self.device,
-            num_images=num_images,
+            num_images=getattr(train_loader, "tiles", 0) or num_images,
             train_batches=lambda: self._on_device(fixed()),
             val_batches=(lambda: self._on_device(val_loader())) if val_loader else None,
             log=self._log,
@@ -132,8 +132,9 @@ class Trainer:
         max_steps still counts the batches that the user asked for.
         """
         plan, changes = self.plan.in_one_pass(), {}
-        if one_at_a_time(self.device) and hasattr(self.train_loader, "one_by_one"):
-            self.train_loader.one_by_one()
+        loader = self.train_loader
+        if hasattr(loader, "one_by_one") and (one_at_a_time(self.device) or getattr(loader, "tiled", False)):
+            loader.one_by_one()
             changes = {"batch_size": 1, "steps_per_epoch": len(self.train_loader)}
             changes |= {"max_steps": plan.max_steps * plan.batch_size} if plan.max_steps else {}
         return plan.model_copy(update=changes)
