@@ -39,7 +39,7 @@ _FRE = {
     "target": "adm_distill.fre:FRE",
     "family": "distillation",
     "title": "FRE",
-    "no_tiles": "what it learns belongs to positions of the whole image, which a tile does not know",
+    "no_tiles": "it learns each position of the whole image on its own, and a tile lies elsewhere",
     "paper": "Ndiour et al., FRE: A Fast Method For Anomaly Detection And Segmentation, BMVC 2023",
     "year": 2023,
     "summary": "A linear tied autoencoder repeats the features of normal images; the score is the reconstruction error.",

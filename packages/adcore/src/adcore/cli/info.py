@@ -50,6 +50,7 @@ def _show_model(card: ModelCard, as_json: bool) -> None:
         + (f", sides multiples of {card.size_multiple}" * (card.size_multiple > 1)),
         "cost": f"{card.cost} ({COST[card.cost]})",
         "export": f"no: {card.not_exportable}" if card.not_exportable else "onnx, openvino, triton",
+        "tiles": f"no: {card.no_tiles}" if card.no_tiles else "of large images, with --set tile=SIDE",
         "licence": "; ".join(_licences(card)),
         "weights": ", ".join(card.required_backbones),
         "needs": ", ".join(card.needs),
@@ -65,7 +66,7 @@ def _show_model(card: ModelCard, as_json: bool) -> None:
     for key, kind, default, meaning in rows:
         click.echo(f"    {key} = {default!r}  [{kind}] {meaning}")
     click.echo(
-        "    and of training: image_size, crop_size, region, normalization, resize, batch_size, learning_rate, ..."
+        "    and of training: image_size, crop_size, region, tile, normalization, resize, batch_size, learning_rate, ..."
     )
 
 

@@ -58,11 +58,14 @@ def prepare(
 ) -> tuple[Tensor, Tensor | None]:
     """Decoded image (C, H, W) and mask (H, W) -> model input (C, h, w) and mask (h, w).
 
-    With tiles: the plane that they are cut from, not normalised. `Preprocess` is applied here alone: for training, evaluation, `predict` and `Predictor.predict`. `name` is the image's;
-    DataError for an image that does not fit, or for which memory does not suffice.
+    With tiles: the plane that they are cut from, not normalised. `Preprocess` is applied here alone: for training,
+    evaluation, `predict` and `Predictor.predict`. `name` is the image's; DataError for an image that does not fit, or for
+    which memory does not suffice.
     """
     try:
         inputs = preprocess.plane(image) if preprocess.tile else preprocess(image)
+        if preprocess.tile:
+            preprocess.tiles(inputs.shape[-2:])
         return inputs, None if mask is None else preprocess.mask(mask)
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
@@ -188,7 +191,7 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of pairs (index, epoch), whose order in epoch e depends on (seed, e) alone; it can start in the middle of an epoch."""
+    """Batches of pairs (index, epoch), whose order depends on (seed, epoch) alone; it can start in the middle of an epoch."""
 
     def __init__(self, size: int, batch_size: int, shuffle: bool, seed: int, drop_last: bool = False) -> None:
         self.size, self.batch_size, self.shuffle, self.seed, self.drop_last = size, batch_size, shuffle, seed, drop_last

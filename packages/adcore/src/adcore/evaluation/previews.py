@@ -14,7 +14,7 @@ SIDE, QUALITY = 256, 90
 
 
 def preview(image: Tensor, preprocess: Preprocess) -> bytes:
-    """The model's input (C, h, w), or the plane that its tiles are cut from, as a JPEG of at most 256 px, without the normalisation."""
+    """The model's input (C, h, w) without the normalisation, or the plane that tiles are cut from, as a JPEG up to 256 px."""
     from adcore.evaluation.plots import displayed  # imports matplotlib
 
     values = image.numpy()  # small operations of numpy wait for no other thread

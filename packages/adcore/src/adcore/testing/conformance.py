@@ -27,6 +27,7 @@ from adcore.model import AnomalyModel, Prediction
 from adcore.registry import create_model, model_card
 from adcore.request import ModelChoice
 from adcore.testing.card_conformance import CardConformance
+from adcore.testing.large_images import LargeImageConformance
 from adcore.testing.needs import skip_without_onnx
 from adcore.testing.offline import sockets_forbidden
 from adcore.testing.tiny import fit_tiny, tiny_images
@@ -45,7 +46,7 @@ class FirstFit:
     error: Exception | None = None
 
 
-class ModelConformance(CardConformance):
+class ModelConformance(CardConformance, LargeImageConformance):
     """Inherit, and name the model. The rest has defaults that suit most models.
 
     A class fits its model twice: once for all checks, and once more to compare.
