@@ -240,6 +240,14 @@ class LooksUpAHost(Right):
         except Exception:
             pass
 """,
+    "test_tiles": """
+class RemembersImages(Right):
+    calls = 0
+
+    def forward(self, images):
+        self.calls += 1
+        return Prediction(self.distance(images).flatten(1).amax(1) + self.calls)
+""",
     "test_exports": """
 class LoopsOverImages(Right):
     def forward(self, images):
