@@ -17,7 +17,7 @@ PACKAGES = sorted(
 ROOMS = [
     "adcore errors cards maps memory",
     "files",
-    "batching card_checks config hookspecs model preprocess settings spellings tensorfile "
+    "batching card_checks config hookspecs model preprocess ray_cluster settings spellings tensorfile "
     "backbones.cards bundle_manifest bundle_target data.builtin",
     "builtin header data",
     "plugins",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +19,11 @@ from adcore.inference.predictor import Predictor, load
 from adcore.inference.workers import CHUNK, Workers
 from adcore.preprocess import Preprocess
 from adcore.registry import create_model
+from adcore_runtime.rows import RowOptions
 from PIL import Image
 
-COUNT = CHUNK + 3
+COUNT = CHUNK + 5
+WAITS = f"{CHUNK + 3:03}.png"
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +64,33 @@ def test_two_processes_go_on_after_a_kill_and_end_with_the_files_of_one(model, i
     rows = [part.pop("predictions.csv").splitlines() for part in (one, two)]
     assert one == two
     assert sorted(rows[0]) == sorted(rows[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="holds the command at an image that never comes")
+@pytest.mark.parametrize("options", [(), pytest.param(("--workers", "2", "--full-size"), marks=pytest.mark.slow)])
+def test_a_command_killed_in_the_middle_ends_with_the_files_of_one_process(options, model, images, tmp_path, run_cli):
+    full_size = RowOptions(full_size="--full-size" in options)
+    list(predict_files(load(model), images, tmp_path / "calm", options=full_size))
+    source = Path(shutil.copytree(images, tmp_path / "in"))
+    (source / WAITS).unlink()
+    os.mkfifo(source / WAITS)
+    arguments = ["predict", model, source, "--device", "cpu", "--out", tmp_path / "out", *options]
+    command = [sys.executable, "-m", "adcore", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(CHUNK):
+            assert process.stdout.readline()
+        process.kill()
+    assert all(path.name[0] == "." for path in (tmp_path / "out").iterdir())  # what it has written is hidden
+    (source / WAITS).unlink()
+    shutil.copy(images / WAITS, source)
+    code, out, _ = run_cli(*arguments, "--resume")
+    assert code == 0
+    assert (
+        2 <= out.count(".png") <= COUNT - CHUNK
+    )  # the one that it waited for and the last; those that it had not printed
+    calm, resumed = contents(tmp_path / "calm"), contents(tmp_path / "out")
+    calm["predictions.csv"] = calm["predictions.csv"].replace(bytes(images), bytes(source))
+    assert calm == resumed
 
 
 @pytest.mark.slow

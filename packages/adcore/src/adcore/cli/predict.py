@@ -1,4 +1,4 @@
-"""`adcore predict ARTIFACT IMAGE|FOLDER [--out DIR]`."""
+"""`adcore predict ARTIFACT IMAGE|FOLDER [--out DIR]`, on this machine or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from adcore_runtime.help_texts import CATEGORY, FULL_SIZE, MIN_AREA, PIXEL_THRESHOLD, REGIONS, REVIEW_BAND, SAVE_CROPS
 
-from adcore.cli.common import apply_globals, run_options
+from adcore.cli.common import apply_globals, parse_settings, run_options
 from adcore.cli.start import import_libraries
 
 
@@ -19,9 +19,9 @@ from adcore.cli.start import import_libraries
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out, and list them.")
 @click.option("--resume", is_flag=True, help="Go on with what a killed command has left in --out.")
-@click.option(
-    "--workers", type=click.IntRange(1), default=1, help="Processes that score on the CPU.", show_default=True
-)
+@click.option("--workers", type=click.IntRange(1), help="Processes that score on the CPU; of Ray: one a GPU or core.")
+@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="ray: a cluster scores SOURCE.")
+@click.option("--executor-option", multiple=True, metavar="KEY=VALUE", help="Of ray.init, such as address=auto.")
 @click.option("--category", help=CATEGORY)
 @click.option("--regions", is_flag=True, help=REGIONS)
 @click.option("--pixel-threshold", type=float, help=PIXEL_THRESHOLD)
@@ -34,7 +34,9 @@ def command(
     source: Path,
     skip_bad: bool,
     resume: bool,
-    workers: int,
+    workers: int | None,
+    executor: str,
+    executor_option: tuple[str, ...],
     category: str | None,
     regions: bool,
     pixel_threshold: float | None,
@@ -50,7 +52,8 @@ def command(
 ) -> None:
     """Score an image or all images below a folder; --out keeps predictions.csv, maps (float TIFF) and overlays.
 
-    A model that learns nothing, such as musc, is called by its name, and takes a folder.
+    A model that learns nothing, such as musc, is called by its name, and takes a folder. With `--executor ray` SOURCE may be a
+    glob or a CSV or Parquet list, too, and --out gets predictions.parquet alone.
     """
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder of the command to go on with")
@@ -58,6 +61,14 @@ def command(
         raise click.UsageError("--save-crops needs --out, the folder to save them in")
     if full_size and out is None:
         raise click.UsageError("--full-size needs --out, the folder to save the maps in")
+    pictures = save_crops or full_size or regions or pixel_threshold is not None or min_area is not None
+    if executor == "ray" and (out is None or resume or pictures):
+        raise click.UsageError(
+            "--executor ray writes a table into --out and nothing else; give --out, and leave out --resume, --full-size and "
+            "what asks for regions"
+        )
+    if executor_option and executor == "local":
+        raise click.UsageError("--executor-option goes with --executor ray")
     import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
     from adcore_runtime.rows import RowOptions, printed
@@ -67,6 +78,7 @@ def command(
     from adcore.evaluation.pool import protocol_record
     from adcore.files import folder_lock, new_folder, only_leftovers
     from adcore.inference.batch import predict_files
+    from adcore.inference.cluster import Cluster
     from adcore.inference.predictor import load
     from adcore.inference.workers import Workers
     from adcore.tensorfile import CHECKSUM
@@ -80,8 +92,14 @@ def command(
         origin = f"{stored} {source.absolute()} {predictor.device} {category}" if out else ""
         calibration = predictor.calibration
         options = RowOptions.chosen(regions, pixel_threshold, min_area, review_band, save_crops, calibration, full_size)
-        several = Workers(workers, artifact, category) if workers > 1 else None
-        for one in predict_files(predictor, source, out, skip_bad, origin, resume, options, several):
+        if executor == "ray":
+            engine = parse_settings(executor_option, "--executor-option")
+            cluster = Cluster(artifact, category, engine, workers, chosen_device)
+            found = cluster.predict_files(predictor, source, out, skip_bad, options)
+        else:
+            several = Workers(workers, artifact, category) if workers and workers > 1 else None
+            found = predict_files(predictor, source, out, skip_bad, origin, resume, options, several)
+        for one in found:
             bad = isinstance(one, Skipped)
             if as_json:
                 (skipped if bad else rows).append(asdict(one) if bad else one)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from adcore.errors import ConfigError
 from adcore.experiments.slots import ANY_GPU, CPU, Slot, pick_slots
+from adcore.ray_cluster import last_line, start_ray
 from adcore.registry import load_executor
 
 CARRIED = ("ADCORE_", "OMP_", "MKL_", "PYTHONPATH")  # of the environment, to workers that were started elsewhere
@@ -173,7 +174,7 @@ class SubmititExecutor:
             engine = submitit.AutoExecutor(folder, cluster=self.cluster)
             engine.update_parameters(name="adcore", **options)
         except Exception as error:  # submitit raises several types for an unknown name or value
-            raise ConfigError(f"--executor-option: submitit says: {_last_line(error)}") from None
+            raise ConfigError(f"--executor-option: submitit says: {last_line(error)}") from None
         return engine
 
     def close(self) -> None:
@@ -193,7 +194,7 @@ class EngineJob:
         try:
             return self.job.result()
         except Exception as error:  # whatever the engine or its transport raises
-            self.problem = _last_line(error)
+            self.problem = last_line(error)
             return 1
 
     def stop(self) -> None:
@@ -206,18 +207,8 @@ class RayExecutor:
     """Tasks of a Ray cluster, one a run: of a new one on this machine, or of `address`; `options` are those of ray.init."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send usage statistics
-        try:
-            import ray
-        except ImportError:
-            raise ConfigError('--executor ray needs one more package: pip install "adcore[ray]"') from None
         self.here = "address" not in options
-        here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if self.here else {}
-        try:
-            ray.init(logging_level="ERROR", log_to_driver=False, **here, **options)
-        except Exception as error:  # Ray raises many types for a wrong option or address
-            raise ConfigError(f"--executor ray: {_last_line(error)}") from None
-        self.ray = ray
+        self.ray = start_ray(options)
 
     def slots(self, gpus: str, jobs: int | None, runs: int) -> list[Slot]:
         """All runs at once, unless `jobs` says fewer: Ray has a queue of its own."""
@@ -251,14 +242,9 @@ class RayJob:
         try:
             return self.ray.get(self.reference)
         except Exception as error:  # Ray raises many types, for a lost worker for example
-            self.problem = _last_line(error)
+            self.problem = last_line(error)
             return 1
 
     def stop(self) -> None:
         """Cancel the task; its process ends with its worker."""
         self.ray.cancel(self.reference, force=True)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"
