@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 from adcore import artifact as artifacts
+from adcore.backbones.features import FeatureExtractor, create_features
+from adcore.backbones.shared import share
+from adcore.backbones.transformer import TransformerFeatures
 from adcore.ensemble import comparable
 from adcore.files import sha256_file
 from adcore.testing.tiny import SIDE, write_tiny_mvtec
@@ -109,6 +112,46 @@ def test_a_new_process_loads_it(combine, tmp_path, monkeypatch):
     assert loaded.model.config["weights"] == (2.0, 1.0, 0.0)
     assert loaded.training["members"] == MODELS
     assert "ensemble" not in {card.name for card in adcore.list_models()}, "it is none to train"
+
+
+def test_members_with_the_same_network_run_it_once_and_score_as_alone(combine, trained, data, tmp_path, monkeypatch):
+    assert combine()[0] == 0
+    ensemble = artifacts.load(tmp_path / "e.safetensors").model
+    image = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    ran, run = [], FeatureExtractor.run
+    monkeypatch.setattr(FeatureExtractor, "run", lambda self, images: [ran.append(self), run(self, images)][1])
+    with torch.inference_mode():
+        alone = ensemble(image)
+        assert len(ran) == 3
+        ensemble.warm_up()
+        ran.clear()
+        together = ensemble(image)
+        assert len(ran) == 2, "PaDiM and PatchCore have one ResNet-18"
+        assert torch.equal(alone.score, together.score)
+        assert torch.equal(alone.anomaly_map, together.anomaly_map)
+        weight = next(ensemble.parts[0].extractor.net.parameters())
+        weight.data += 0.1
+        ensemble.warm_up()
+        ran.clear()
+        ensemble(image)
+        assert len(ran) == 3, "another weight makes another network"
+
+
+def test_transformers_are_shared_block_by_block(monkeypatch):
+    small, large = (
+        create_features("dinov2_vit_small_14", layers, "random") for layers in (["block1"], ["block0", "block1"])
+    )
+    other = TransformerFeatures("dinov2_vit_small_14", ["block1"], "random", norm=False)
+    images = torch.rand(1, 3, 28, 42)
+    expected = [part(images) for part in (small, large, other)]
+    (shared,) = share([small, large, other])
+    assert shared.lead is large
+    monkeypatch.setattr(small.net, "patch_embed", None)  # it is not run
+    found = [part(images) for part in (small, large, other)]
+    for mine, theirs in zip(expected, found, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    shared.forget()
+    assert not torch.equal(small(images + 1)[0], expected[0][0]), "another image is another run"
 
 
 @pytest.mark.parametrize(

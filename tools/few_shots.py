@@ -1,85 +1,114 @@
 """Image AUROC with few training images, and with defective ones among them, as tables for docs/03-models.md.
 
-    python tools/few_shots.py shots DATA --seeds 0 1 2
-    python tools/few_shots.py noise DATA --seeds 0 1 2
+    python tools/few_shots.py shots DATA --seeds 0 1 2 --out shots.jsonl
+    python tools/few_shots.py noise DATA --seeds 0 1 2 --out noise.jsonl
 
-DATA holds mvtec/hazelnut, magtile and visa/macaroni1. All models have the same EfficientNet-Lite0 weights, at 256 px.
+DATA holds mvtec/hazelnut, magtile and visa/macaroni1. All models have the same EfficientNet-Lite0 weights, at 256 px. Every
+run is added to --out when it ends; what stands there is not run again, and the table is printed from it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import adcore
 import numpy as np
 
-MODELS = ["patchcore", "softpatch", "subspace-ad", "anomaly-dino", "rad"]
+MODELS = ["patchcore", "softpatch", "subspace-ad", "anomaly-dino", "rad", "superadd"]
+UNTRAINED = "musc"  # scores the test images by one another: no shots, no seed
 SETS = {"hazelnut": "mvtec:mvtec/hazelnut", "magtile": "mvtec:magtile", "macaroni1": "visa:visa"}
 SHOTS = [1, 4, 16, None]
+NOISY = ("hazelnut", "magtile")
 SHARES = [0.05, 0.1, 0.2]
+Run = dict[str, Any]
 
 
-def measured(data: str, category: str, model: str, seed: int, shots: int | None = None) -> tuple[float, float]:
-    """Image and pixel AUROC of a run."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = {"seed": seed, "device": "cpu", "out": Path(folder) / "run"} | ({"shots": shots} if shots else {})
-        run = adcore.train(data, category, f"{model}-efficientnet-lite0", **options)
-    return run.metrics["image_auroc"], run.metrics["pixel_auroc"]
+def shot_runs(seeds: list[int]) -> Iterator[Run]:
+    """The runs of the table of shots; all images with one seed."""
+    for shots in SHOTS:
+        for seed in seeds if shots else seeds[:1]:
+            for category in SETS:
+                yield from ({"data": category, "model": m, "shots": shots, "seed": seed} for m in MODELS)
+    yield from ({"data": category, "model": UNTRAINED, "shots": None, "seed": seeds[0]} for category in SETS)
 
 
-def cell(values: list[tuple[float, float]]) -> str:
-    """Mean and standard deviation of the image AUROC, mean of the pixel AUROC."""
-    image, pixel = np.array(values).T
-    return f"{image.mean():.3f} ± {image.std():.3f} / {pixel.mean():.3f}"
+def noise_runs(seeds: list[int]) -> Iterator[Run]:
+    """The runs of the table of noise, without and with the defective images in training."""
+    for seed in seeds:
+        for category in NOISY:
+            for share in SHARES:
+                for model in MODELS[:2]:
+                    run = {"data": category, "model": model, "share": share, "seed": seed}
+                    yield from (run | {"mixed": mixed} for mixed in (False, True))
 
 
-def few_shots(root: Path, seeds: list[int]) -> None:
-    """Models by shots; all images with one seed."""
-    print("| data | model | " + " | ".join(str(shots or "all") for shots in SHOTS) + " |\n" + "|---" * 6 + "|")
-    for category, data in SETS.items():
-        layout, _, folder = data.partition(":")
-        for model in MODELS:
-            cells = []
-            for shots in SHOTS:
-                runs = seeds if shots else seeds[:1]
-                cells.append(cell([measured(f"{layout}:{root / folder}", category, model, s, shots) for s in runs]))
-            print(f"| {category} | `{model}` | " + " | ".join(cells) + " |", flush=True)
+def measured(run: Run, root: Path) -> Run:
+    """The run with its image and pixel AUROC."""
+    layout, _, folder = SETS[run["data"]].partition(":")
+    with ExitStack() as stack:
+        out = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        source = root / folder
+        if "share" in run:
+            mix(source.resolve(), out / "data" / run["data"], run)
+            source = out / "data"
+        options = {"seed": run["seed"], "device": "cpu", "out": out / "run"}
+        options |= {"shots": run["shots"]} if run.get("shots") else {}
+        metrics = adcore.train(
+            f"{layout}:{source}", run["data"], f"{run['model']}-efficientnet-lite0", **options
+        ).metrics
+    return run | {"image": metrics["image_auroc"], "pixel": metrics["pixel_auroc"]}
 
 
-def mixed(source: Path, to: Path, share: float, seed: int, train: bool) -> None:
-    """The category `source` without a `share` of its defective test images; with `train` they are training images."""
+def mix(source: Path, to: Path, run: Run) -> None:
+    """The category `source` without a share of its defective test images; where `mixed`, they are training images."""
     defective = sorted(path for path in (source / "test").glob("*/*") if path.parent.name != "good")
-    moved = set(random.Random(seed).sample(defective, max(1, round(share * len(defective)))))
+    moved = set(random.Random(run["seed"]).sample(defective, max(1, round(run["share"] * len(defective)))))
     for path in sorted(path for path in source.rglob("*") if path.is_file() and path not in moved):
         link = to / path.relative_to(source)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
-    for path in moved if train else ():
+    for path in moved if run["mixed"] else ():
         (to / "train" / "good" / f"{path.parent.name}_{path.name}").symlink_to(path)
 
 
-def noise(root: Path, seeds: list[int]) -> None:
-    """What models lose when defective images are among the training images, on the same test images."""
+def values(found: list[Run], key: str = "image", **wanted: Any) -> np.ndarray:
+    """One metric of the runs with the `wanted` fields, in order of their seeds."""
+    chosen = [run for run in found if all(run[name] == value for name, value in wanted.items())]
+    return np.array([run[key] for run in sorted(chosen, key=lambda run: run["seed"])])
+
+
+def shot_table(found: list[Run]) -> None:
+    """Mean and standard deviation of the image AUROC, mean of the pixel AUROC."""
+    print("| data | model | " + " | ".join(str(shots or "all") for shots in SHOTS) + " |\n" + "|---" * 6 + "|")
+    for category in SETS:
+        for model in [*MODELS, UNTRAINED]:
+            cells = []
+            for shots in SHOTS:
+                image, pixel = (values(found, k, data=category, model=model, shots=shots) for k in ("image", "pixel"))
+                spread = f" ± {image.std():.3f}" if len(image) > 1 else ""
+                cells.append(f"{image.mean():.3f}{spread} / {pixel.mean():.3f}" if len(image) else "-")
+            print(f"| {category} | `{model}` | " + " | ".join(cells) + " |")
+
+
+def noise_table(found: list[Run]) -> None:
+    """What models lose in image AUROC when defective images are among the training images, on the same test images."""
     print("| data | mixed in | model | clean | mixed | loss |\n|---|---|---|---|---|---|")
-    for category in ("hazelnut", "magtile"):
-        source = (root / SETS[category].partition(":")[2]).resolve()
+    for category in NOISY:
         for share in SHARES:
             for model in MODELS[:2]:
-                auroc: dict[bool, list[float]] = {False: [], True: []}
-                for seed in seeds:
-                    for train, values in auroc.items():
-                        with tempfile.TemporaryDirectory() as folder:
-                            mixed(source, Path(folder) / category, share, seed, train)
-                            values.append(measured(f"mvtec:{folder}", category, model, seed)[0])
-                clean, spoiled = (np.array(values) for values in auroc.values())
-                print(
-                    f"| {category} | {share:.0%} | `{model}` | {clean.mean():.3f} | {spoiled.mean():.3f} | "
-                    f"{(clean - spoiled).mean():.3f} ± {(clean - spoiled).std():.3f} |",
-                    flush=True,
-                )
+                pairs = (values(found, data=category, model=model, share=share, mixed=mixed) for mixed in (False, True))
+                clean, spoiled = pairs
+                if len(clean) and len(clean) == len(spoiled):
+                    loss = clean - spoiled
+                    cells = f"{clean.mean():.3f} | {spoiled.mean():.3f} | {loss.mean():.3f} ± {loss.std():.3f}"
+                    print(f"| {category} | {share:.0%} | `{model}` | {cells} |")
 
 
 if __name__ == "__main__":
@@ -87,5 +116,16 @@ if __name__ == "__main__":
     parser.add_argument("table", choices=["shots", "noise"])
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--out", type=Path, required=True, help="JSON lines of the runs; what is there is not run again"
+    )
+    parser.add_argument("--most", type=int, help="end after so many runs; the next call goes on")
     options = parser.parse_args()
-    {"shots": few_shots, "noise": noise}[options.table](options.data, options.seeds)
+    runs, table = {"shots": (shot_runs, shot_table), "noise": (noise_runs, noise_table)}[options.table]
+    found = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    known = [{key: value for key, value in run.items() if key not in ("image", "pixel")} for run in found]
+    for run in [run for run in runs(options.seeds) if run not in known][: options.most]:
+        found.append(measured(run, options.data))
+        with open(options.out, "a", encoding="utf-8") as file:
+            print(json.dumps(found[-1]), file=file, flush=True)
+    table(found)

@@ -26,4 +26,6 @@ def split_batch(images: Tensor) -> Sequence[Tensor]:
     """
     from torch.compiler import is_compiling
 
-    return images.split(1) if one_at_a_time(images.device) and not is_compiling() else (images,)
+    if is_compiling() or not one_at_a_time(images.device) or len(images) == 1:
+        return (images,)
+    return images.split(1)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from adcore.artifact import Artifact
+from adcore.backbones.shared import SharedRun, share
 from adcore.cards import ModelCard
 from adcore.data.samples import NORMAL
 from adcore.errors import ConfigError, DataError
@@ -73,7 +74,8 @@ class Ensemble(AnomalyModel):
     """Scores an image by each member's comparable score, and combines them; maps likewise.
 
     Input (B, C, H, W) in [0, 1], not normalised: each member normalises it as it was trained. A score of 1 is that of the
-    highest normal image. A map is the mean over the members that have one.
+    highest normal image. A map is the mean over the members that have one. A frozen network that members have in common, with
+    the same weights and normalisation, runs once for an image.
     """
 
     def __init__(
@@ -97,12 +99,23 @@ class Ensemble(AnomalyModel):
         self.parts = nn.ModuleList(create_model(one.model, **_tuples(one.config)) for one in self.members)
         for part in self.parts:
             part.fitted = True
+        self.shared: list[SharedRun] = []  # networks that several members use
+
+    def warm_up(self) -> None:
+        """Find the networks that members have in common, then as every model."""
+        self.shared = share(self.parts)
+        super().warm_up()
 
     def forward(self, images: Tensor) -> Prediction:
         """Comparable scores and maps, combined."""
+        views = {(one.mean, one.std): _normalised(images, one) for one in self.members}
+        try:
+            predictions = [part(views[one.mean, one.std]) for one, part in zip(self.members, self.parts, strict=True)]
+        finally:
+            for run in self.shared:
+                run.forget()
         scores, maps = [], []
-        for member, part in zip(self.members, self.parts, strict=True):
-            prediction = part(_normalised(images, member))
+        for member, prediction in zip(self.members, predictions, strict=True):
             knots = torch.tensor(member.scores, dtype=torch.float32, device=images.device)
             scores.append(comparable(prediction.score.float(), knots))
             if prediction.anomaly_map is not None and member.map_range is not None:

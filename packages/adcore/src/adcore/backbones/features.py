@@ -11,6 +11,7 @@ from adcore.backbones.build import create_backbone
 from adcore.backbones.fused import Frozen
 from adcore.backbones.named import NamedFeatures
 from adcore.backbones.networks import describe_network
+from adcore.backbones.shared import FrozenFeatures
 from adcore.backbones.transformer import TransformerFeatures
 from adcore.cards import BackboneCard
 from adcore.errors import ConfigError
@@ -40,7 +41,7 @@ def _extractor(card: BackboneCard) -> type[nn.Module]:
     return TransformerFeatures if transformer else FeatureExtractor
 
 
-class FeatureExtractor(nn.Module):
+class FeatureExtractor(FrozenFeatures):
     """Feature maps of several layers of a convolutional backbone, running no layer beyond the last one asked for.
 
     Layers are called by the network's own names ("layer2") or by their stride ("stride8"). `channels` and `strides`
@@ -58,9 +59,10 @@ class FeatureExtractor(nn.Module):
                 f"backbone '{self.card.name}' is not one of timm's convolutional networks, of which this model takes layers; "
                 "choose one, e.g. resnet18"
             )
-        indices = _layer_indices(self.card, layers)
-        order = sorted(set(indices))  # timm returns maps from shallow to deep
-        self.positions = [order.index(i) for i in indices]
+        self.indices = _layer_indices(self.card, layers)
+        self.settings = (self.card.name,)
+        order = sorted(set(self.indices))  # timm returns maps from shallow to deep
+        self.positions = [order.index(i) for i in self.indices]
         self.net = create_backbone(backbone, weights, frozen, features_only=True, out_indices=tuple(order))
         info = self.net.feature_info
         if isinstance(getattr(self.net, "blocks", None), nn.Sequential):  # timm keeps the blocks beyond the last layer
@@ -77,11 +79,16 @@ class FeatureExtractor(nn.Module):
 
     def warm_up(self) -> None:
         """Warm up before the first image: fuse a frozen network."""
-        if self.quick and next(self.net.parameters()).device.type == "cpu":
+        runs = self.source is None or self.source.lead is self
+        if runs and self.quick and next(self.net.parameters()).device.type == "cpu":
             self.quick.warm_up()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> one (B, C_i, H_i, W_i) for each layer."""
+        return self.outputs(images)
+
+    def run(self, images: Tensor) -> list[Tensor]:
+        """As `forward`, in any case by the network."""
         maps = (self.quick or self.net)(images)
         return [maps[p].contiguous() for p in self.positions]
 

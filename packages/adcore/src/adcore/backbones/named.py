@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from adcore.backbones.build import create_backbone
+from adcore.backbones.shared import FrozenFeatures
 from adcore.errors import ConfigError
 from adcore.registry import backbone_card
 
 PROBE = 224  # about the side of the image that shows how many channels a layer has, and its stride
 
 
-class NamedFeatures(nn.Module):
+class NamedFeatures(FrozenFeatures):
     """Outputs (B, C, h, w) of submodules of a frozen network, running nothing beyond the last one asked for.
 
     Layers are names as in `named_modules()`. torch.fx must be able to trace the network. A network that takes only some sizes
@@ -24,7 +25,8 @@ class NamedFeatures(nn.Module):
 
     def __init__(self, backbone: str, layers: Sequence[str], weights: str = "pretrained") -> None:
         super().__init__()
-        self.card, self.layers = backbone_card(backbone), list(layers)
+        self.card, self.indices = backbone_card(backbone), list(layers)
+        self.settings = (self.card.name,)
         net = create_backbone(backbone, weights)
         known = [name for name, _ in net.named_modules() if name]
         if wrong := [layer for layer in layers if layer not in known] or [""] * (not layers):
@@ -49,5 +51,9 @@ class NamedFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> one (B, C_i, H_i, W_i) for each layer."""
+        return self.outputs(images)
+
+    def run(self, images: Tensor) -> list[Tensor]:
+        """As `forward`, in any case by the network."""
         maps = self.net(images)
-        return [maps[layer].contiguous() for layer in self.layers]
+        return [maps[layer].contiguous() for layer in self.indices]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from adcore.backbones.build import create_backbone
 from adcore.backbones.networks import describe_network
+from adcore.backbones.shared import FrozenFeatures
 from adcore.cards import BackboneCard
 from adcore.errors import ConfigError
 from adcore.registry import backbone_card
@@ -18,7 +19,7 @@ from adcore.registry import backbone_card
 PREFIX = ("cls_token", "dist_token", "reg_token")  # what a network may put before its patch tokens, in this order
 
 
-class TransformerFeatures(nn.Module):
+class TransformerFeatures(FrozenFeatures):
     """Patch tokens after some blocks of a frozen transformer, as maps; later blocks are not even built.
 
     Layers are called "block0", "block1", ... (or "blocks.0", "0"). With `norm` maps pass through the network's final norm.
@@ -42,6 +43,7 @@ class TransformerFeatures(nn.Module):
         if not layers:
             raise ConfigError(f"no layers given for backbone '{self.card.name}'; layers: block0 to block{depth - 1}")
         self.antialias = self.card.antialias if antialias is None else antialias
+        self.settings = (self.card.name, norm, self.antialias)
         self.net = create_backbone(backbone, weights, frozen=True, num_classes=0, depth=max(self.indices) + 1)
         if not norm:
             self.net.norm = nn.Identity()
@@ -81,9 +83,13 @@ class TransformerFeatures(nn.Module):
             )
         return height // self.patch, width // self.patch
 
-    @torch.no_grad()
     def tokens(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> tokens (B, R + N, C) of each layer: R class and register tokens, then N patches."""
+        return self.outputs(images)
+
+    @torch.no_grad()
+    def run(self, images: Tensor) -> list[Tensor]:
+        """As `tokens`, in any case by the network."""
         net, grid = self.net, self.grid(images)
         prefix = [getattr(net, name).expand(images.shape[0], -1, -1) for name in self.prefix_tokens]
         patches = net.patch_embed(images)  # (B, N, C)
