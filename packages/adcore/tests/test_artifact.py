@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -174,6 +175,32 @@ def test_a_flipped_bit_in_a_tensor_is_refused(saved) -> None:
             artifacts.load(saved)
 
 
+def test_a_file_with_the_older_checksum_is_read_and_a_flipped_bit_in_it_refused(saved) -> None:
+    header, tensors = stored(saved)
+    header["format"] = 2
+    record, digest = json.dumps(header, sort_keys=True), hashlib.sha256()
+    digest.update(record.encode())
+    for name, shape in (("bank", [5]), ("scale", [3])):
+        digest.update(json.dumps([name, "torch.float32", shape]).encode() + tensors[name].numpy().tobytes())
+    save_file(tensors, saved, {"adcore": json.dumps(header | {"sha256": digest.hexdigest()})})
+    assert torch.equal(artifacts.load(saved).model.bank, torch.arange(5.0))
+    content = saved.read_bytes()
+    saved.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged: .*checksum"):
+        artifacts.load(saved)
+
+
+def test_exchanged_names_of_tensors_are_refused(saved) -> None:
+    header, tensors = stored(saved)
+    tensorfile.write(saved, artifacts.KIND, header, {"aa": tensors["scale"], "bb": tensors["scale"] + 1})
+    content = saved.read_bytes()
+    changed = content.replace(b'"aa"', b'"xx"').replace(b'"bb"', b'"aa"').replace(b'"xx"', b'"bb"')
+    assert changed != content
+    saved.write_bytes(changed)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged: .*checksum"):
+        artifacts.load(saved)
+
+
 def test_a_header_changed_by_hand_is_refused(saved) -> None:
     content = saved.read_bytes()
     changed = content.replace(b"0.30000000000000004", b"0.20000000000000004")
@@ -227,7 +254,7 @@ def test_a_header_that_is_not_of_the_schema_is_one_line(saved, change, named) ->
 def test_a_threshold_that_is_not_finite_is_refused(saved, value) -> None:
     header, tensors = stored(saved)
     header["calibration"]["threshold"]["value"] = float(value)
-    digest = tensorfile.checksum(header, tensors)
+    digest = tensorfile.checksum_by_tensor(header, tensors)
     save_file(tensors, saved, {"adcore": json.dumps(header | {"sha256": digest})})
     with pytest.raises(ArtifactError, match=r"model\.safetensors has a damaged header: calibration\.threshold\.value"):
         artifacts.load(saved)

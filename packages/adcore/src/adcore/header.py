@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adcore.errors import AdcoreError, ArtifactError
 from adcore.preprocess import Preprocess
 
-FORMAT = 2  # 1 had no checksum
+FORMAT = 3  # 2 had its checksum tensor by tensor, 1 had none
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

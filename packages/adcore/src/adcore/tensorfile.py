@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from adcore.errors import ArtifactError
-from adcore.files import write_tensors
+from adcore.files import atomic_path, write_tensors
 
 CHECKSUM = "sha256"  # the entry of the record that holds the checksum
+_BLANK = "0" * 64  # in its place until the file is written
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,12 @@ def write(path: str | Path, kind: Kind, record: dict[str, Any], tensors: Mapping
     # clones, since safetensors refuses tensors that share their memory
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     record = json.loads(json.dumps(record))  # as it will be read: keys are text, tuples are lists
-    text = json.dumps({**record, CHECKSUM: checksum(record, copies)})
-    write_tensors(path, copies, {kind.key: text})
+    with atomic_path(path) as temporary:
+        write_tensors(temporary, copies, {kind.key: json.dumps({CHECKSUM: _BLANK, **record})})
+        digest = checksum(temporary, record).encode()
+        with open(temporary, "r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+            place = content.find(_BLANK.encode())  # the first: safetensors writes the metadata before the tensors
+            content[place : place + len(digest)] = digest
 
 
 def read_record(path: Path, kind: Kind) -> dict[str, Any]:
@@ -74,12 +80,27 @@ def read_tensors(path: Path, kind: Kind) -> dict[str, Tensor]:
 def verify(path: Path, kind: Kind, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Raise ArtifactError unless record and tensors are those that were written."""
     content = {key: value for key, value in record.items() if key != CHECKSUM}
-    if record.get(CHECKSUM) != checksum(content, tensors):
+    stored = record.get(CHECKSUM)
+    if stored != checksum(path, content) and stored != checksum_by_tensor(content, tensors):
         raise ArtifactError(f"{path} is damaged: its content does not match its sha256 checksum; {kind.advice}")
 
 
-def checksum(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """Hex sha256 over the record and the names, types, shapes and bytes of all tensors (on the CPU, contiguous)."""
+def checksum(path: Path, record: Mapping[str, Any]) -> str:
+    """Hex sha256 over the record, the names, types, shapes and places of all tensors, and the bytes of the tensors.
+
+    The bytes are one piece: a thread that hashes many small ones waits for the interpreter's lock at each.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        start = 8 + int.from_bytes(mapped[:8], "little")
+        layout = {name: entry for name, entry in json.loads(mapped[8:start]).items() if name != "__metadata__"}
+        digest = hashlib.sha256(json.dumps([record, layout], sort_keys=True).encode())
+        with memoryview(mapped) as content, content[start:] as tensors:
+            digest.update(tensors)
+    return digest.hexdigest()
+
+
+def checksum_by_tensor(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """The checksum of files that were written before `checksum`: tensor by tensor, in the order of their names."""
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
