@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from adcore_runtime.files import atomic_path
-from adcore_runtime.geometry import Frame
+from adcore_runtime.geometry import STRIP, Frame
 
 # matplotlib's colour map "inferno" (CC0), from dark to bright: red, green, blue in hexadecimal for each of 256 levels
 INFERNO = bytes.fromhex(
@@ -55,11 +55,13 @@ def write_overlay(
     if level[shown].size:
         size = level[shown].shape[::-1]
         level[shown] = Image.fromarray(part.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    index = (level * 255).round().astype(np.uint8)
-    alpha = level * 0.85
-    gray = photo * np.float32(0.75 / 255) * (1 - alpha)
+    del part
     drawn = np.empty((*photo.shape, 3), np.uint8)
-    for channel in range(3):  # one at a time: a large photograph takes a third of the memory
-        drawn[..., channel] = ((gray + COLOURS[index, channel] * alpha) * 255).round()
+    step = max(1, STRIP // photo.shape[1])  # a large photograph takes little more memory than the picture
+    for rows in (slice(start, start + step) for start in range(0, len(photo), step)):
+        index = (level[rows] * 255).round().astype(np.uint8)
+        alpha = level[rows, :, None] * np.float32(0.85)
+        gray = photo[rows, :, None] * np.float32(0.75 / 255) * (1 - alpha)
+        drawn[rows] = ((gray + COLOURS[index] * alpha) * 255).round()
     with atomic_path(path) as temporary:
         Image.fromarray(drawn).save(temporary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -82,9 +82,10 @@ def command(
     from adcore.inference.predictor import load
     from adcore.inference.workers import Workers
     from adcore.tensorfile import CHECKSUM
+    from adcore.training.callbacks import ProgressBar
 
     rows, skipped = [], []
-    with folder_lock(out) if out else nullcontext():
+    with folder_lock(out) if out else nullcontext(), closing(ProgressBar()) as bar:
         if out:
             new_folder(out, overwrite or (resume and only_leftovers(out)))
         predictor = load(artifact, chosen_device, category=category)
@@ -98,7 +99,7 @@ def command(
             found = cluster.predict_files(predictor, source, out, skip_bad, options)
         else:
             several = Workers(workers, artifact, category) if workers and workers > 1 else None
-            found = predict_files(predictor, source, out, skip_bad, origin, resume, options, several)
+            found = predict_files(predictor, source, out, skip_bad, origin, resume, options, several, bar.on_progress)
         for one in found:
             bad = isinstance(one, Skipped)
             if as_json:

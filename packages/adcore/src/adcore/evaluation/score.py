@@ -25,6 +25,7 @@ from adcore.model import AnomalyModel, BatchModel, Prediction
 from adcore.preprocess import Preprocess
 
 GPU_BATCH = 16
+Progress = Callable[[str, int, int], None]  # description, done, total
 
 
 @dataclass
@@ -83,22 +84,31 @@ def run_model(
 
 
 def score_image(
-    model: AnomalyModel, inputs: Tensor, preprocess: Preprocess, device: torch.device | str, name: str
+    model: AnomalyModel,
+    inputs: Tensor,
+    preprocess: Preprocess,
+    device: torch.device | str,
+    name: str,
+    progress: Progress | None = None,
 ) -> tuple[float, np.ndarray | None]:
     """Score and anomaly map (h, w) float32 or None of what `prepare` gives for one image called `name`.
 
     With tiles the map is stitched from theirs, and the score is the highest of a tile; no more than a group of tiles is in
-    memory at once.
+    memory at once. `progress` is told the tiles that are done.
     """
     if preprocess.tile is None:
         ((score, anomaly_map),) = run_model(model, [inputs], device, [name])
         return score, anomaly_map
     plane = tuple(inputs.shape[-2:])
-    size = model.group if one_at_a_time(device) else GPU_BATCH
+    size, tiles, done = model.group if one_at_a_time(device) else GPU_BATCH, preprocess.tiles(plane), 0
 
     def results() -> Iterator[tuple[float, np.ndarray | None]]:
-        for group in _groups(iter(preprocess.tiles(plane)), size):
+        nonlocal done
+        for group in _groups(iter(tiles), size):
             yield from run_model(model, [cut(preprocess, inputs, tile) for tile in group], device, [name] * len(group))
+            done += len(group)
+            if progress:
+                progress("tiles", done, len(tiles))
 
     return stitched(plane, preprocess.tile, preprocess.tile_overlap, results())
 
@@ -112,12 +122,13 @@ def score_each(
     skip_bad: bool = False,
     photos: bool = False,
     inputs: bool = False,
+    progress: Progress | None = None,
 ) -> Iterator[ScoredImage | Skipped]:
     """Read, preprocess and score `samples`, in order, as they are asked for; no more than a group is in memory at once.
 
     A BatchModel reads all images before the first one comes, and reads them anew for each pass that it makes.
     A file that cannot be read raises DataError, or with `skip_bad` comes as a Skipped. `photos` keeps the decoded images,
-    `inputs` the preprocessed ones.
+    `inputs` the preprocessed ones. `progress` is told the tiles of each image that are done.
     """
     samples = list(samples)
     dataset = ImageDataset(samples, reader, preprocess, photos=photos)
@@ -140,7 +151,7 @@ def score_each(
         names = [str(item.sample.image_path) for item in good]
         if preprocess.tile:
             inputs_of = zip(good, names, strict=True)
-            results = (score_image(model, item.image, preprocess, device, name) for item, name in inputs_of)
+            results = (score_image(model, item.image, preprocess, device, name, progress) for item, name in inputs_of)
         else:
             results = run_model(model, [item.image for item in good], device, names)
         for sample, item in group:
@@ -167,7 +178,7 @@ def score_samples(
     samples: Iterable[Sample],
     device: torch.device | str = "cpu",
     skip_bad: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     previews: bool = False,
 ) -> Scoring:
     """All of `score_each`; what was skipped is listed in `skipped`. `previews`: small photographs for the report."""

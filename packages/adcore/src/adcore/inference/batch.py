@@ -15,7 +15,7 @@ from adcore.data.dataset import Skipped
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import ConfigError
 from adcore.evaluation.pool import protocol_record
-from adcore.evaluation.score import ScoredImage, score_each
+from adcore.evaluation.score import Progress, ScoredImage, score_each
 from adcore.files import write_json
 from adcore.inference.predictor import Predictor
 from adcore.inference.workers import Workers
@@ -33,6 +33,7 @@ def predict_files(
     resume: bool = False,
     options: RowOptions = PLAIN,
     workers: Workers | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[dict[str, Any] | Skipped]:
     """Score `source` image by image: a row (path, score, normalized_score, predicted) each, or a Skipped.
 
@@ -40,7 +41,8 @@ def predict_files(
     predictions.csv, maps/*.tiff (raw float32) and overlays/*.png. Each image is decoded once, and let go.
     `resume` leaves out images whose results a killed process has left in `out`, if they are of the same `origin`.
     `workers`: processes that do the scoring on a CPU, with the same results; ConfigError where the model or device does not
-    allow them. `options` add `verdict` and `regions`, and regions.csv. Of a BatchModel `out` also gets protocol.json.
+    allow them. `options` add `verdict` and `regions`, and regions.csv. `progress` is told the tiles of each image that are done.
+    Of a BatchModel `out` also gets protocol.json.
     """
     if resume and isinstance(predictor.model, BatchModel):
         raise ConfigError(
@@ -66,6 +68,7 @@ def predict_files(
             predictor.device,
             skip_bad,
             photos=out is not None,
+            progress=progress,
         )
 
     if out is None:
