@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from adcore.data.dataset import GROUP, ImageDataset, make_loader, read_ahead, read_together
+from adcore.data.dataset import ImageDataset, make_loader
 from adcore.data.mvtec import MVTec
+from adcore.data.read_ahead import GROUP, read_ahead, read_together
 from adcore.data.samples import NORMAL, DatasetReader, Sample
 from adcore.errors import DataError
 from adcore.model import Batch

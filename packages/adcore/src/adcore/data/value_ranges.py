@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adcore.data.dataset import read_together
+from adcore.data.read_ahead import read_together
 from adcore.data.samples import DatasetReader, Sample
 
 MEASURED = 8  # images of each domain and split, at equal distances in their list

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adcore.data.dataset import read_together
+from adcore.data.read_ahead import read_together
 from adcore.evaluation.score import ScoredImage, Scoring
 from adcore.preprocess import Preprocess
 

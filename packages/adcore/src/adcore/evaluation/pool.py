@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adcore.data.dataset import ImageDataset, Item, Skipped, read_ahead
+from adcore.data.dataset import ImageDataset, Item, Skipped
+from adcore.data.read_ahead import read_ahead
 from adcore.errors import DataError
 from adcore.evaluation.outputs import checked_prediction
 from adcore.files import sha256_file

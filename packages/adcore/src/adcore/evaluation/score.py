@@ -14,7 +14,8 @@ from adcore_runtime.tiles import stitched
 from torch import Tensor
 
 from adcore.batching import one_at_a_time
-from adcore.data.dataset import ImageDataset, Item, Skipped, read_ahead, read_together
+from adcore.data.dataset import ImageDataset, Item, Skipped
+from adcore.data.read_ahead import read_ahead, read_together
 from adcore.data.samples import DatasetReader, Sample
 from adcore.data.tiles import cut
 from adcore.errors import DataError

@@ -41,8 +41,8 @@ def predict_files(
     predictions.csv, maps/*.tiff (raw float32) and overlays/*.png. Each image is decoded once, and let go.
     `resume` leaves out images whose results a killed process has left in `out`, if they are of the same `origin`.
     `workers`: processes that do the scoring on a CPU, with the same results; ConfigError where the model or device does not
-    allow them. `options` add `verdict` and `regions`, and regions.csv. `progress` is told the tiles of each image that are done.
-    Of a BatchModel `out` also gets protocol.json.
+    allow them. `options` add `verdict` and `regions`, and regions.csv. `progress` is told the tiles of each image that are
+    done. Of a BatchModel `out` also gets protocol.json.
     """
     if resume and isinstance(predictor.model, BatchModel):
         raise ConfigError(
