@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from adcore.artifact import Artifact
 from adcore.backbones.shared import SharedRun, share
 from adcore.cards import ModelCard
-from adcore.data.samples import NORMAL
+from adcore.data.samples import NORMAL, DatasetReader, Sample
 from adcore.errors import ConfigError, DataError
 from adcore.evaluation import evaluate as evaluation
+from adcore.evaluation.metrics import image_metrics
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.model import AnomalyModel, BatchModel, Prediction
 from adcore.preprocess import Preprocess
@@ -26,6 +27,9 @@ from adcore.request import DataChoice
 from adcore.training.device import pick_device
 
 NAME, KNOTS = "ensemble", 101  # points of the stored distribution of a member's normal scores
+STEPS = 50  # most steps when weights are chosen
+Combine = Literal["mean", "max"]
+Weights = Sequence[float] | Literal["chosen"]
 CARD = ModelCard(
     name=NAME,
     target="adcore.ensemble:Ensemble",
@@ -52,6 +56,16 @@ class Member(BaseModel):
     std: tuple[float, ...] | None = None
     scores: tuple[float, ...] = Field(min_length=2)  # of normal images, at equal steps of their distribution, ascending
     map_range: tuple[float, float] | None = None  # median and highest value of the normal images' maps
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The images that make scores comparable and choose the threshold: `samples` of one split of `data`."""
+
+    data: DataChoice
+    reader: DatasetReader
+    samples: Sequence[Sample]
+    split: str
 
 
 def comparable(scores: Tensor, knots: Tensor) -> Tensor:
@@ -136,33 +150,55 @@ def make_ensemble(
     data: DataChoice,
     method: str,
     split: str | None = None,
-    combine: Literal["mean", "max"] = "mean",
-    weights: Sequence[float] = (),
+    combine: Combine = "mean",
+    weights: Weights = (),
     device: str = "auto",
 ) -> tuple[Artifact, Scoring]:
     """The trained models as one artifact, calibrated on the images of `data`, and its scores of them.
 
-    The normal images there make the members' scores comparable; `method` chooses the threshold on all of them. `split` as for
-    `recalibrated`. Raises ConfigError for models that do not see images alike, DataError for too few normal images.
+    `split` as for `recalibrated`, the rest as for `combined`.
+    """
+    images = Calibration(data, *calibration_images(data, method, split))
+    return combined(artifacts, images, method, combine, weights, device)
+
+
+def combined(
+    artifacts: Sequence[Artifact],
+    images: Calibration,
+    method: str,
+    combine: Combine = "mean",
+    weights: Weights = (),
+    device: str = "auto",
+) -> tuple[Artifact, Scoring]:
+    """The trained models as one artifact, calibrated on `images`, and its scores of them.
+
+    The normal images there make the members' scores comparable; `method` chooses the threshold on all of them, and with
+    `weights="chosen"` they choose the weights of the mean. Raises ConfigError for models that do not see images alike,
+    DataError for too few normal images, or for none to choose weights on.
     """
     register(CARD)
     preprocess = _common_preprocess(artifacts)
-    reader, chosen, split = calibration_images(data, method, split)
-    normal = [sample for sample in chosen if sample.label == NORMAL]
+    data, reader = images.data, images.reader
+    normal = [sample for sample in images.samples if sample.label == NORMAL]
     if len(normal) < 2:
         raise DataError(f"{data.root} has {len(normal)} normal image there; scores are made comparable on two or more")
-    chosen_device, members = pick_device(device), []
+    choosing = weights == "chosen"
+    if choosing and (combine == "max" or len(normal) == len(images.samples)):
+        raise ConfigError("weights are chosen for the mean, on normal and anomalous images; give numbers, or none")
+    chosen_device, members, found = pick_device(device), [], []
     for one in artifacts:
         one.model.to(chosen_device)
-        scoring = score_samples(one.model, one.preprocess, reader, normal, chosen_device, data.skip_bad)
-        members.append(_member(one, scoring))
-    model = create_model(NAME, members=tuple(members), combine=combine, weights=tuple(weights))
+        samples = images.samples if choosing else normal
+        found.append(score_samples(one.model, one.preprocess, reader, samples, chosen_device, data.skip_bad))
+        members.append(_member(one, found[-1]))
+    shares = chosen_weights(members, found) if choosing else tuple(weights)
+    model = create_model(NAME, members=tuple(members), combine=combine, weights=shares)
     for place, one in enumerate(artifacts):
         model.parts[place] = one.model
     model.fitted = True
     model.to(chosen_device).eval()
-    scoring = score_samples(model, preprocess, reader, chosen, chosen_device, data.skip_bad)
-    calibration = evaluation.calibrate(scoring, method, split)
+    scoring = score_samples(model, preprocess, reader, images.samples, chosen_device, data.skip_bad)
+    calibration = evaluation.calibrate(scoring, method, images.split)
     training = {
         "dataset": data.dataset,
         "category": data.category,
@@ -171,8 +207,36 @@ def make_ensemble(
     return Artifact(model, preprocess, calibration, training), scoring
 
 
+def chosen_weights(members: Sequence[dict[str, Any]], found: Sequence[Scoring]) -> tuple[float, ...]:
+    """The weights with the highest image AUROC of the mean of the comparable scores, by hill climbing.
+
+    All begin with a weight of 1; as long as the AUROC rises, the weight whose step by 1 raises it most makes that step.
+    """
+    places = np.stack(
+        [
+            comparable(torch.tensor(one.scores), torch.tensor(member["scores"], dtype=torch.float32)).numpy()
+            for member, one in zip(members, found, strict=True)
+        ],
+        axis=1,
+    )  # (N, members)
+    weights = np.ones(len(members))
+    best = _auroc(places @ weights, found[0])
+    for _ in range(STEPS):
+        steps = [weights + sign * step for step in np.eye(len(members)) for sign in (1, -1)]
+        values = [_auroc(places @ tried, found[0]) if min(tried) >= 0 and tried.any() else 0.0 for tried in steps]
+        if max(values) <= best:
+            break
+        best, weights = max(values), steps[int(np.argmax(values))]
+    return tuple(weights.tolist())
+
+
+def _auroc(scores: np.ndarray, scoring: Scoring) -> float:
+    return image_metrics(scores, scoring.labels)["image_auroc"]
+
+
 def _member(artifact: Artifact, scoring: Scoring) -> dict[str, Any]:
-    """The stored form of a model and its normal scores."""
+    """The stored form of a model and its scores of normal images, which are those that count of `scoring`."""
+    scoring = Scoring([image for image in scoring.images if image.sample.label == NORMAL])
     knots = np.quantile(scoring.scores.astype(np.float64), np.linspace(0, 1, KNOTS))
     ranges = evaluation.map_ranges(scoring)
     low, high = (float(np.median([r[0] for r in ranges])), max(r[1] for r in ranges)) if ranges else (0.0, 0.0)

@@ -88,4 +88,6 @@ def _tables(results: Path, metrics: tuple[str, ...], baseline: str | None, by: t
             found += tables.test_tables(groups, metric, baseline) if baseline else []
         if "method" in by:
             found += [*tables.transfer_tables(runs, metric), *tables.ranking_tables(groups, metric)]
+        if "method" in by or None in by:
+            found += tables.ensemble_tables(runs, metric)
     return found + (tables.settings_table(runs) if "method" in by else [])

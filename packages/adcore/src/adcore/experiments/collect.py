@@ -26,6 +26,9 @@ NOT_SETTINGS = (
 )
 
 
+ENSEMBLES = "ensembles"  # folder of a session, with those of its runs
+
+
 @dataclass(frozen=True)
 class Measured:
     """One complete run."""
@@ -112,6 +115,8 @@ def _conditions_of_a_comparison(run: Measured) -> dict[str, Any]:
         "batch_size": plan.get("batch_size"),
     }
     values |= {"backbone": (run.result.get("config") or {}).get("backbone"), "seed": run.seed}
+    if "members" in run.result:  # an ensemble has the batches and backbones of its members
+        values = {key: value for key, value in values.items() if key not in ("batch_size", "backbone")}
     return {key: value for key, value in values.items() if preprocess or key == "seed"}
 
 
@@ -135,7 +140,17 @@ def _of_sessions(folders: Sequence[Path]) -> tuple[list[Measured], list[str]]:
         Measured(names[run.name], run.model, run.mode, run.source, run.seed, result, _settings(folder), folder)
         for run, result, folder in found
     ]
-    return runs, missing
+    return runs + [run for folder in folders for run in _ensembles(folder)], missing
+
+
+def _ensembles(session: Path) -> list[Measured]:
+    """The ensembles that were made of a session's runs."""
+    found = []
+    for file in sorted((session / ENSEMBLES).glob("*/*/result.json")):
+        one = json.loads(file.read_text(encoding="utf-8"))
+        place = one["mode"], one["source_domain"], one["seed"]
+        found.append(Measured(one["method"], one["model"], *place, one, {}, file.parent))
+    return found
 
 
 def _plain(results: Path) -> list[Measured]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from adcore.evaluation.compare import Ranking, holm, mean_std, paired_t_test, rank_methods, transfer
+from adcore.evaluation.compare import Comparison, Ranking, holm, mean_std, paired_t_test, rank_methods, transfer
 from adcore.experiments.collect import Measured
 
 MEAN, POOLED = "Mean", "Pooled"
@@ -125,6 +125,52 @@ def test_tables(groups: Sequence[Group], metric: str, baseline: str) -> list[Tab
         matrix: list[list[Cell]] = [[g.method, *(corrected.get((g.method, c)) for c in columns)] for g in others]
         tables.append(Table(f"{title}, p (Holm)", ["Method", *columns], matrix))
     return tables
+
+
+def ensemble_tables(runs: Sequence[Measured], metric: str) -> list[Table]:
+    """Each ensemble against its best member by a paired t-test, over the seeds of each domain and over the domains.
+
+    The best member is the one with the highest mean over the same runs. Holm's correction counts all tests.
+    """
+    values = {(run.method, run.source, run.seed): run.result["source_results"].get(metric) for run in runs}
+    tests = []
+    for name in dict.fromkeys(run.method for run in runs if "members" in run.result):
+        own = [run for run in runs if run.method == name]
+        members = list(dict.fromkeys(member for run in own for member in run.result["members"]))
+        places = [(run.source, run.seed) for run in own]
+        columns = {m: {p: v for p in places if (v := values.get((m, *p))) is not None} for m in [name, *members]}
+        sources = sorted({source for source, _ in places})
+        for source in sources:
+            part = {m: {seed: v for (s, seed), v in column.items() if s == source} for m, column in columns.items()}
+            tests.append((f"the seeds of {source}", *_against_best(name, part)))
+        if len(sources) > 1:
+            means = {m: _means(column, sources) for m, column in columns.items()}
+            tests.append(("the domains", *_against_best(name, means)))
+    tested = [i for i, (*_, test) in enumerate(tests) if test.p is not None]
+    corrected = dict(zip(tested, holm([tests[i][-1].p for i in tested]), strict=True))
+    rows: list[list[Cell]] = []
+    for i, (over, name, member, test) in enumerate(tests):
+        p = corrected.get(i)
+        verdict = test.note if p is None else ("yes" if p < SIGNIFICANT and test.difference > 0 else "no")
+        rows.append([name, member, over, test.pairs, test.difference, test.p, p, verdict])
+    header = ["Ensemble", "best member", "pairs are", "pairs", "Δ Mean", "p-value", "p (Holm)", "beats it"]
+    return [Table(f"ensembles against their best member: {metric}", header, rows)] if rows else []
+
+
+def _against_best(name: str, columns: dict[str, dict[int, float]]) -> tuple[str, str | None, Comparison]:
+    """The ensemble, its best member of those measured wherever it is, and the test between the two."""
+    own = columns[name]
+    whole = {
+        m: np.mean([c[k] for k in own]) for m, c in columns.items() if m != name and own and own.keys() <= c.keys()
+    }
+    best = max(whole, key=whole.__getitem__, default=None)
+    return name, best, paired_t_test(own, columns[best] if best else {})
+
+
+def _means(column: dict[tuple[str, int], float], sources: Sequence[str]) -> dict[int, float]:
+    """The mean over the seeds of each source, by its place."""
+    found = {i: [v for (s, _), v in column.items() if s == source] for i, source in enumerate(sources)}
+    return {i: float(np.mean(values)) for i, values in found.items() if values}
 
 
 def transfer_tables(runs: Sequence[Measured], metric: str) -> list[Table]:
