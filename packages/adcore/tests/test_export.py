@@ -124,6 +124,7 @@ def test_an_exported_file_says_what_its_model_says(trained, pictures, tmp_path, 
         np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=1e-4)
         assert found.is_anomalous == expected.is_anomalous
         assert found.threshold == 1.5
+        assert there.observe(image)[1] == pytest.approx(here.observe(image)[1], rel=2e-3)
     code, said, _ = run_cli("info", out / "model.onnx")
     assert code == 0
     for words in ("export-mean", "threshold:   1.5", "any number of float32 images", "24 x 32", "decisions differ"):
@@ -324,6 +325,8 @@ def test_a_camera_s_graph_takes_its_frames(trained, tmp_path, method) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
     expected, found = load(source).predict(frame), adcore_runtime.load(exported.path).predict(frame)
     assert found.score == pytest.approx(expected.score, rel=1e-4)
+    here, there = load(source).observe(frame)[1], adcore_runtime.load(exported.path).observe(frame)[1]
+    assert there == pytest.approx(here, rel=2e-3)
 
 
 def test_an_exported_model_sees_its_region_alone(trained, tmp_path) -> None:

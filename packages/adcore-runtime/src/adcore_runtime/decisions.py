@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,6 +34,7 @@ class Calibration:
     map_range: tuple[float, float] | None = None  # median, highest value of the normal images' maps
     review_band: tuple[float, float] | None = None  # raw scores between which a person looks at the image
     categories: Mapping[str, float] = field(default_factory=dict)  # thresholds of single categories
+    statistics: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of the normal images, for drift
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Calibration:
@@ -41,13 +42,14 @@ class Calibration:
         threshold = stored.get("threshold")
         pairs = (tuple(stored.get(key) or ()) or None for key in ("score_range", "map_range", "review_band"))
         categories = {name: one["value"] for name, one in (stored.get("categories") or {}).items()}
-        return cls(threshold["value"] if threshold else None, *pairs, categories)
+        return cls(threshold["value"] if threshold else None, *pairs, categories, stored.get("statistics") or {})
 
     @property
     def numbers(self) -> list[float | None]:
         """All of them."""
         pairs = (self.score_range, self.map_range, self.review_band)
-        return [self.threshold, *(number for pair in pairs for number in pair or ()), *self.categories.values()]
+        lists = [pair or () for pair in pairs] + list(self.statistics.values())
+        return [self.threshold, *(number for one in lists for number in one), *self.categories.values()]
 
     def of_category(self, category: str) -> Calibration:
         """The same with the threshold of one category; ConfigError where it has none of its own."""

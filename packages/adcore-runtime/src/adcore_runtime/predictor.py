@@ -12,6 +12,7 @@ import numpy as np
 from adcore_runtime.backends import MAP, SCORE, Run, open_graph
 from adcore_runtime.decisions import Calibration, Result
 from adcore_runtime.decode import decode
+from adcore_runtime.drift import statistics
 from adcore_runtime.errors import AdcoreError, ArtifactError, ConfigError, DataError
 from adcore_runtime.image import gray_photo, image_from_array, read_image, to_planes
 from adcore_runtime.listing import find_images
@@ -46,8 +47,18 @@ class Predictor:
         files; float32 has to have the range of the training images. A model that was exported for a camera takes uint8 of
         that camera's size alone. Raises DataError for anything else, and for NaN or infinite values.
         """
-        inputs, _, size = self._inputs(image, photo=False)
+        inputs, _, _, size = self._inputs(image, photo=False)
         return self._score(inputs, size, str(image) if isinstance(image, str | Path) else "the image")
+
+    def observe(self, image: str | Path | np.ndarray) -> tuple[Result, dict[str, float]]:
+        """`predict`, and the image's statistics for `adcore_runtime.drift.Monitor`."""
+        name = str(image) if isinstance(image, str | Path) else "the image"
+        inputs, plane, _, size = self._inputs(image, photo=False)
+        result = self._score(inputs, size, name)
+        if plane is None:  # the graph preprocesses
+            preprocess = self.description.preprocess
+            plane = preprocess(to_planes(inputs[0][0], name, "", preprocess.channels))
+        return result, statistics(plane, result.score, result.anomaly_map)
 
     def predict_files(
         self,
@@ -76,7 +87,7 @@ class Predictor:
         """(path, anomaly map, photo, row, frame) of each file."""
         for path in files:
             try:
-                inputs, shown, size = self._inputs(path, photo)
+                inputs, _, shown, size = self._inputs(path, photo)
             except DataError as error:
                 if not skip_bad:
                     raise
@@ -88,25 +99,28 @@ class Predictor:
 
     def _inputs(
         self, image: str | Path | np.ndarray, photo: bool
-    ) -> tuple[list[np.ndarray], np.ndarray | None, tuple[int, int]]:
-        """The graph's inputs (1, ...), with `photo` the decoded image in gray, and the image's height and width."""
+    ) -> tuple[list[np.ndarray], np.ndarray | None, np.ndarray | None, tuple[int, int]]:
+        """The graph's inputs (1, ...), the plane (C, h, w) that they are cut from unless the graph preprocesses, with `photo`
+        the decoded image in gray, and the image's height and width.
+        """
         preprocess = self.description.preprocess
         if self.description.camera:
             name = "the array" if isinstance(image, np.ndarray) else str(image)
             values = image if isinstance(image, np.ndarray) else decode(image, preprocess.channels).values
             frame = camera_frame(values, self.description.camera, preprocess.channels, name)
             shown = gray_photo(to_planes(values, name, "", preprocess.channels)) if photo else None
-            return [frame[None]], shown, values.shape[:2]
+            return [frame[None]], None, shown, values.shape[:2]
         if isinstance(image, np.ndarray):
             planes = image_from_array(image, preprocess.channels)
         else:
             planes = read_image(image, preprocess.channels)
         try:
-            inputs = preprocess.inputs(planes)
+            plane = preprocess(planes)
+            inputs = preprocess.cut(plane)
         except DataError as error:
             name = "the array" if isinstance(image, np.ndarray) else str(image)
             raise DataError(f"{name}: {error}") from None
-        return inputs, gray_photo(planes) if photo else None, planes.shape[1:]
+        return inputs, plane, gray_photo(planes) if photo else None, planes.shape[1:]
 
     def _score(self, inputs: list[np.ndarray], size: tuple[int, int], name: str) -> Result:
         results = (self._found(np.ascontiguousarray(one), name) for one in inputs)

@@ -61,7 +61,10 @@ class Preprocess:
 
     def inputs(self, image: np.ndarray) -> list[np.ndarray]:
         """Decoded image (C, H, W) float32 -> the model's inputs (1, C, h, w): the image, or its tiles in their order."""
-        plane = self(image)
+        return self.cut(self(image))
+
+    def cut(self, plane: np.ndarray) -> list[np.ndarray]:
+        """What `__call__` gives -> the model's inputs (1, C, h, w)."""
         if self.tile is None:
             return [plane[None]]
         return [plane[None, :, *tile] for tile in tiles_of(plane.shape[1:], self.tile, self.tile_overlap)]

@@ -32,7 +32,8 @@ def cross_validated(
         seed_everything(choice.plan.seed)
         model = create_model(choice.card.name, **choice.config)
         train_model(model, part, device)
-        scored = score_samples(model, choice.preprocess, run.reader, fold, device, run.data.skip_bad)
+        view, skip_bad = choice.preprocess, run.data.skip_bad
+        scored = score_samples(model, view, run.reader, fold, device, skip_bad, statistics=True)
         found = map_ranges(scored)
         ranges = None if ranges is None or found is None else [*ranges, *found]
         scoring.images += [replace(image, anomaly_map=None, mask=None) for image in scored.images]

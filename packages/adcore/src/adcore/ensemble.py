@@ -197,7 +197,7 @@ def combined(
         model.parts[place] = one.model
     model.fitted = True
     model.to(chosen_device).eval()
-    scoring = score_samples(model, preprocess, reader, images.samples, chosen_device, data.skip_bad)
+    scoring = score_samples(model, preprocess, reader, images.samples, chosen_device, data.skip_bad, statistics=True)
     calibration = evaluation.calibrate(scoring, method, images.split)
     training = {
         "dataset": data.dataset,

@@ -42,6 +42,7 @@ class StoredCalibration(_Part):
     map_range: tuple[float, float] | None = None  # median, highest value of the normal images' maps
     review_band: tuple[float, float] | None = None  # raw scores: good below, bad from its end on
     categories: dict[str, StoredThreshold] = {}  # thresholds of single categories
+    statistics: dict[str, list[float]] = {}  # of the normal images: sorted values of each
 
 
 class StoredBackbone(_Part):

@@ -140,7 +140,15 @@ def training(
         progress = _progress_of(callbacks)
         scorings = {
             split: score_samples(
-                model, choice.preprocess, reader, select(samples, split), chosen_device, data.skip_bad, progress, True
+                model,
+                choice.preprocess,
+                reader,
+                select(samples, split),
+                chosen_device,
+                data.skip_bad,
+                progress,
+                previews=True,
+                statistics=True,
             )
             for split in ("val", "test")
         }

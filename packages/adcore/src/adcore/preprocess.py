@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from adcore_runtime.geometry import Frame, centred, frame_of, inner_size, region_of, standard_noise
@@ -115,6 +116,14 @@ class Preprocess:
             return image
         mean, std = (torch.tensor(v, dtype=image.dtype)[:, None, None] for v in (self.mean, self.std))
         return (image - mean) / std
+
+    def without_normalization(self, inputs: Tensor) -> np.ndarray:
+        """A model's input (C, h, w) as it was before the normalisation; the plane that tiles are cut from never had one."""
+        values = inputs.cpu().numpy()  # small operations of numpy wait for no other thread
+        if self.tile or self.mean is None or self.std is None:
+            return values
+        mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (self.mean, self.std))
+        return values * std + mean
 
     def mask(self, mask: Tensor) -> Tensor:
         """Decoded mask (H, W) bool -> (h, w) bool, with the same geometry, always with nearest-neighbour resizing."""

@@ -45,7 +45,8 @@ def recalibrated(
     without a normal image there, or with too few for the method.
     """
     reader, chosen, split = calibration_images(data, method, split)
-    scoring = score_samples(artifact.model, artifact.preprocess, reader, chosen, pick_device(device), data.skip_bad)
+    view, chosen_device = artifact.preprocess, pick_device(device)
+    scoring = score_samples(artifact.model, view, reader, chosen, chosen_device, data.skip_bad, statistics=True)
     kept = {key: artifact.calibration[key] for key in ("review_band", "categories") if key in artifact.calibration}
     return replace(artifact, calibration=kept | evaluation.calibrate(scoring, method, split)), scoring
 

@@ -30,6 +30,7 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "ensemble": "Combine trained models into one.",
     "threshold": "Give a trained model another threshold, without training it again.",
     "predict": "Predict an image or a folder with a trained model.",
+    "drift": "Test whether new images are still like those of a model's calibration.",
     "export": "Write a trained model as ONNX, OpenVINO IR or for Triton, compared before it is written.",
     "serve": "Serve an exported model, with a page where operators see and review the images.",
     "backbones": "List, verify, download and package backbone weights.",

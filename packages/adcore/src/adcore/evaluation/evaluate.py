@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from adcore_runtime import drift
 from adcore_runtime.csv_cells import Writer
 
 from adcore.data.samples import NORMAL, Sample
@@ -57,7 +58,8 @@ def calibrate(
     """Threshold and ranges from `scoring`, whose images are of the split `source`; empty without a normal image.
 
     `score_range`: lowest and highest score. `map_range`, where there are maps: of the normal images the median of the
-    maps' medians, and the highest value, from `ranges` (see `map_ranges`) or else from the maps of `scoring`.
+    maps' medians, and the highest value, from `ranges` (see `map_ranges`) or else from the maps of `scoring`. `statistics`: of
+    the normal images, where they were asked for.
     """
     if not (scoring.labels == 0).any():
         return {}
@@ -66,6 +68,8 @@ def calibrate(
     calibration = {"threshold": asdict(threshold), "score_range": [low, high]}
     if ranges := ranges or map_ranges(scoring):
         calibration["map_range"] = [float(np.median([middle for middle, _ in ranges])), max(high for _, high in ranges)]
+    if found := drift.stored([image.statistics for image in scoring.images if image.statistics]):
+        calibration["statistics"] = found
     return calibration
 
 

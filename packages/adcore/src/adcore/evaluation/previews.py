@@ -17,10 +17,9 @@ def preview(image: Tensor, preprocess: Preprocess) -> bytes:
     """The model's input (C, h, w) without the normalisation, or the plane that tiles are cut from, as a JPEG up to 256 px."""
     from adcore.evaluation.plots import displayed  # imports matplotlib
 
-    values = image.numpy()  # small operations of numpy wait for no other thread
-    if preprocess.tile is None and preprocess.mean is not None and preprocess.std is not None:
-        mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (preprocess.mean, preprocess.std))
-        values = (values * std + mean).round(5)  # rounding is no value beyond [0, 1]
+    values = preprocess.without_normalization(image)
+    if preprocess.tile is None and preprocess.mean is not None:
+        values = values.round(5)  # rounding is no value beyond [0, 1]
     picture = Image.fromarray((displayed(values) * 255).round().astype(np.uint8))
     scale = SIDE / max(picture.size)
     if scale < 1:

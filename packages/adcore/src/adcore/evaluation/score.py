@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from adcore_runtime import drift
 from adcore_runtime.tiles import stitched
 from torch import Tensor
 
 from adcore.batching import one_at_a_time
 from adcore.data.dataset import ImageDataset, Item, Skipped
 from adcore.data.read_ahead import read_ahead, read_together
-from adcore.data.samples import DatasetReader, Sample
+from adcore.data.samples import NORMAL, DatasetReader, Sample
 from adcore.data.tiles import cut
 from adcore.errors import DataError
 from adcore.evaluation.outputs import checked_prediction
@@ -41,6 +42,7 @@ class ScoredImage:
     size: tuple[int, int] = (0, 0)  # height and width of the decoded image
     input: Tensor | None = field(default=None, repr=False)  # (C, h, w), where it was asked for
     preview: bytes | None = field(default=None, repr=False)  # a small JPEG, where it was asked for
+    statistics: dict[str, float] = field(default_factory=dict, repr=False)  # for drift, where they were asked for
 
 
 @dataclass
@@ -181,17 +183,27 @@ def score_samples(
     skip_bad: bool = False,
     progress: Progress | None = None,
     previews: bool = False,
+    statistics: bool = False,
 ) -> Scoring:
-    """All of `score_each`; what was skipped is listed in `skipped`. `previews`: small photographs for the report."""
+    """All of `score_each`; what was skipped is listed in `skipped`.
+
+    `previews`: small photographs for the report; `statistics`: of the normal images, for drift.
+    """
     samples = list(samples)
     scoring, started = Scoring(), time.perf_counter()
-    for one in score_each(model, preprocess, reader, samples, device, skip_bad, inputs=previews):
+    for one in score_each(model, preprocess, reader, samples, device, skip_bad, inputs=previews or statistics):
         if isinstance(one, Skipped):
             scoring.skipped.append(asdict(one))
         else:
             if one.input is not None:
                 paused = time.perf_counter()
-                one.preview, one.input = preview(one.input.cpu(), preprocess), None
+                if previews:
+                    one.preview = preview(one.input, preprocess)
+                if statistics and one.sample.label == NORMAL:
+                    one.statistics = drift.statistics(
+                        preprocess.without_normalization(one.input), one.score, one.anomaly_map
+                    )
+                one.input = None
                 started += time.perf_counter() - paused  # it is no part of scoring
             scoring.images.append(one)
         if progress:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from adcore_runtime.decisions import Calibration, Result
+from adcore_runtime.drift import statistics
 from torch import Tensor
 
 from adcore import artifact as artifacts
@@ -52,6 +53,16 @@ class Predictor:
         files; float32 has to have the range of the training images. A tensor is (C, H, W) float32, as `read_image` gives
         it. Raises DataError for anything else, and for NaN or infinite values.
         """
+        return self._scored(image)[0]
+
+    def observe(self, image: str | Path | np.ndarray | Tensor) -> tuple[Result, dict[str, float]]:
+        """`predict`, and the image's statistics for `adcore_runtime.drift.Monitor`."""
+        result, inputs = self._scored(image)
+        planes = self.preprocess.without_normalization(inputs)
+        return result, statistics(planes, result.score, result.anomaly_map)
+
+    def _scored(self, image: str | Path | np.ndarray | Tensor) -> tuple[Result, Tensor]:
+        """The result, and the model's input (C, h, w)."""
         name = "the image"
         if isinstance(image, str | Path):
             name, image = str(image), read_image(Path(image), self.preprocess.channels)
@@ -62,7 +73,7 @@ class Predictor:
                 f"a tensor must be (C, H, W) float32 without NaN, not {tuple(image.shape)} {image.dtype}; or give an array"
             )
         inputs, _ = prepare(image, None, self.preprocess, name)
-        return self.result(*score_image(self.model, inputs, self.preprocess, self.device, name))
+        return self.result(*score_image(self.model, inputs, self.preprocess, self.device, name)), inputs
 
     def result(self, score: float, anomaly_map: np.ndarray | None) -> Result:
         """A raw score with the calibration applied."""
