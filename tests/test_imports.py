@@ -29,7 +29,7 @@ ROOMS = [
     "inference",
     "prepared export",
     "recalibration run_results testing training_run",
-    "cross_calibration ensemble",
+    "cross_calibration ensemble update",
     "pipeline",
     "api experiments",
     "cli",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from adcore.errors import DataError, NotFittedError
+from adcore.errors import ConfigError, DataError, NotFittedError
 
 if TYPE_CHECKING:
     from adcore.cards import ModelCard
@@ -161,6 +161,14 @@ class AnomalyModel(nn.Module):
 
     def on_fit_end(self, fit: Fit) -> None:
         """After the last batch: build what prediction needs (coreset, quantiles)."""
+
+    def add_normal(self, fit: Fit) -> None:
+        """Learn the normal images of `fit.train_batches()` beside all that a fitted model learned before.
+
+        The same images give the same model. ConfigError, before an image is read, where a model cannot, as the base class.
+        """
+        name = self.card.name if self.card else type(self).__name__
+        raise ConfigError(f"{name} keeps no bank of patches to add images to; train it again with the new images")
 
 
 class BatchModel(AnomalyModel):

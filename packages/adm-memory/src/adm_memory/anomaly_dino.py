@@ -16,7 +16,7 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from adm_memory.bank import BankModel
+from adm_memory.bank import BankModel, entries
 from adm_memory.neighbours import DenseNeighbours
 from adm_memory.views import joined, layers_at, top_mean, turned
 
@@ -108,13 +108,26 @@ class AnomalyDINO(BankModel):
 
     def on_fit_end(self, fit: Fit) -> None:
         """The bank, or a coreset of it."""
-        bank = torch.cat(self._parts)
+        bank = self._collected()
+        self.memory_bank = bank[self.coreset(bank, fit)]
+
+    @torch.no_grad()
+    def add_normal(self, fit: Fit) -> None:
+        """The bank and the new tokens, or a coreset of both, `coreset_ratio` of the new ones larger than the bank was."""
+        self.take_all(fit)
+        new = self._collected()
+        together, picks = self.extended(new, entries(len(new), self.coreset_ratio), fit)
+        self.memory_bank = together[picks]
+
+    def _collected(self) -> Tensor:
+        """The tokens of all images (N, C)."""
+        tokens = torch.cat(self._parts)
         del self._parts
-        if not len(bank):
+        if not len(tokens):
             raise TrainingError(
                 "no patch of any training image is the object's; lower mask_threshold, or masking=false"
             )
-        self.memory_bank = bank[self.coreset(bank, fit)]
+        return tokens
 
     def forward(self, images: Tensor) -> Prediction:
         """Cosine distance of each patch to its nearest, as a smoothed map; the score is the mean of the largest."""

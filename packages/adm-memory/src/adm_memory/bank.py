@@ -29,7 +29,11 @@ def reduced(patches: Tensor, fit: Fit) -> tuple[Tensor, torch.Generator]:
 
 def coreset_of(patches: Tensor, ratio: float, fit: Fit) -> Tensor | slice:
     """Indices of `ratio` of the (N, D) `patches`: greedy farthest-first selection picks them."""
-    count = entries(len(patches), ratio)
+    return picked(patches, entries(len(patches), ratio), fit)
+
+
+def picked(patches: Tensor, count: int, fit: Fit) -> Tensor | slice:
+    """Indices of `count` of the (N, D) `patches`, by greedy farthest-first selection."""
     if count == len(patches):
         return slice(None)
     features, generator = reduced(patches, fit)
@@ -67,6 +71,20 @@ class BankModel(AnomalyModel):
     def coreset(self, patches: Tensor, fit: Fit) -> Tensor | slice:
         """Indices of the entries of the bank among (N, D) `patches`."""
         return coreset_of(patches, self.coreset_ratio, fit)
+
+    def take_all(self, fit: Fit) -> None:
+        """Let `training_step` see all images of `fit`, whose preparation is `on_fit_start`."""
+        self.on_fit_start(fit)
+        for step, batch in enumerate(fit.train_batches()):
+            list(self.training_step(batch, step))
+
+    def extended(self, new: Tensor, count: int, fit: Fit) -> tuple[Tensor, Tensor | slice]:
+        """Bank and `new` patches (n, D) together, and which of them are the coreset: as many as the bank had, and `count`."""
+        together = torch.cat([self.memory_bank, new])
+        picks = picked(together, len(self.memory_bank) + count, fit)
+        fit.log("entries_before", len(self.memory_bank))
+        fit.log("entries_after", len(self.memory_bank) + count)
+        return together, picks
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         self._index = None  # the bank moves to another device or type

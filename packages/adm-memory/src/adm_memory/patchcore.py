@@ -147,6 +147,23 @@ class PatchCore(BankModel):
         """Make the bank of the patches (N, d) that were picked; `factors` (N,): how suspicious each is, or None."""
         self.memory_bank = patches[picks]
 
+    @torch.no_grad()
+    def add_normal(self, fit: Fit) -> None:
+        """The coreset of bank and new patches, which is `coreset_ratio` of the new ones larger than the bank was."""
+        self.take_all(fit)
+        new, seen = self._patches, self._filled
+        del self._patches, self._fit
+        if isinstance(new, StreamedPatches):
+            new, seen = new.left(), new.seen
+        new = new[:seen]
+        together, picks = self.extended(new, entries(seen, self.coreset_ratio), fit)
+        self.keep(together, self.suspicion(new), picks, fit)
+        trim()
+
+    def suspicion(self, new: Tensor) -> Tensor | None:
+        """How suspicious each entry of the bank and each of the `new` patches (n, d) is, where that counts: (M + n,)."""
+        return None
+
     def weighted(self, distances: Tensor, nearest: Tensor) -> Tensor:
         """Distances to the nearest entries of the bank, as they count for score and map: here as they are."""
         return distances

@@ -9,6 +9,7 @@ from adcore.model import Fit
 from pydantic import Field
 from torch import Tensor
 
+from adm_memory.denoise import local_outlier_factors
 from adm_memory.patchcore import PatchCore
 
 
@@ -41,6 +42,11 @@ class SoftPatch(PatchCore):
         """The bank, and the outlier factor of each of its entries."""
         super().keep(patches, factors, picks, fit)
         self.entry_weights = factors[picks] if self.soft_weights else torch.ones_like(factors[picks])
+
+    def suspicion(self, new: Tensor) -> Tensor:
+        """Outlier factors of the new patches among themselves; none is dropped, since a person has called them normal."""
+        factors = local_outlier_factors(new.view(-1, self._positions, new.shape[1])).flatten()
+        return torch.cat([self.entry_weights, factors])
 
     def weighted(self, distances: Tensor, nearest: Tensor) -> Tensor:
         """Each distance times the outlier factor of the nearest entry."""

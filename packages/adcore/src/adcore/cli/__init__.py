@@ -29,6 +29,7 @@ COMMANDS = {  # name -> one line of help, so that --help imports no command
     "evaluate": "Evaluate a trained model on a dataset.",
     "ensemble": "Combine trained models into one.",
     "threshold": "Give a trained model another threshold, without training it again.",
+    "update": "Add normal images to the memory bank of a trained model, as a new model.",
     "predict": "Predict an image or a folder with a trained model.",
     "drift": "Test whether new images are still like those of a model's calibration.",
     "export": "Write a trained model as ONNX, OpenVINO IR or for Triton, compared before it is written.",
