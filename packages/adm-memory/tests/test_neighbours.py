@@ -6,7 +6,7 @@ from adcore.errors import ConfigError, DataError
 from adm_memory import bounds as kinds
 from adm_memory import neighbours
 from adm_memory.bounds import FullBound, HalfBound, ShortBound
-from adm_memory.neighbours import NearestNeighbours
+from adm_memory.neighbours import NearestNeighbours, StreamedNeighbours, search_structure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +31,34 @@ def correlated(n, dims, decay=2.0, seed=0, offset=3.0):
     g = torch.Generator().manual_seed(seed)
     mixing = torch.linalg.qr(torch.randn(dims, dims, generator=torch.Generator().manual_seed(99))).Q
     return (torch.randn(n, dims, generator=g) * torch.arange(1, dims + 1) ** -decay) @ mixing + offset
+
+
+@given(
+    size=st.integers(1, 700),
+    dims=st.integers(1, 40),
+    rows=st.integers(1, 300),
+    k=st.integers(1, 9),
+    repeats=st.integers(0, 5),
+    dtype=st.sampled_from([torch.float32, torch.float16]),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_search_in_blocks_gives_the_bits_of_one_in_memory(size, dims, rows, k, repeats, dtype):
+    bank = torch.cat([correlated(size, dims, 1.0)] + [correlated(size, dims, 1.0)[:3]] * repeats).to(dtype)
+    queries, k = torch.cat([correlated(20, dims, 1.0, seed=1), bank[:4].float()]), min(k, len(bank))
+    expected = NearestNeighbours(bank).query(queries, k)
+    for found, wanted in zip(StreamedNeighbours(bank, rows).query(queries, k), expected, strict=True):
+        assert torch.equal(found, wanted)
+
+
+def test_a_bank_that_does_not_fit_into_memory_is_searched_in_blocks(monkeypatch):
+    bank = correlated(50, 8)
+    assert isinstance(search_structure(bank), NearestNeighbours)
+    monkeypatch.setattr(neighbours, "available_memory", lambda: 2 * bank.nbytes - 2)
+    index = search_structure(bank)
+    assert isinstance(index, StreamedNeighbours)
+    assert_exact(bank, correlated(9, 8, seed=1), 3, index)
+    with pytest.raises(ConfigError, match="ask for 1 to 50"):
+        index.query(bank, 51)
 
 
 def test_points_on_a_line():

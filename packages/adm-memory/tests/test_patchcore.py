@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from adcore import artifact as artifacts
+from adcore.artifact import Artifact
+from adcore.errors import TrainingError
 from adcore.maps import gaussian_blur, upsample
 from adcore.testing import fit_tiny, tiny_batches
 from adcore.training.plan import Plan
@@ -40,9 +45,11 @@ def test_what_is_learned_in_one_pass_stays_exact_in_mixed_precision(monkeypatch)
     assert torch.equal(*banks)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("num_neighbors", [1, 4, 500])  # 500: more than the bank has
-def test_scores_and_maps_equal_brute_force(num_neighbors) -> None:
-    model = fitted(coreset_ratio=0.2, num_neighbors=num_neighbors)
+def test_scores_and_maps_equal_brute_force(num_neighbors, dtype) -> None:
+    model = fitted(coreset_ratio=0.2, num_neighbors=num_neighbors, bank_dtype=dtype)
+    assert model.memory_bank.dtype == getattr(torch, dtype)
     bank = model.memory_bank.double()
     query = tiny_batches(3, SIZE, 3, anomalous=True, seed=3)[0].images
     with torch.no_grad():
@@ -69,6 +76,40 @@ def test_a_patch_near_a_rare_entry_weighs_more_than_one_near_a_common_entry() ->
     weighted = reweight(score, torch.tensor([rare, common]))
     assert weighted[1] < weighted[0] < 5.0
     assert weighted[1] == pytest.approx(5.0 * 2 / 3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="asks Linux which file is mapped")
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_bank_larger_than_memory_stays_in_the_file_and_gives_the_same_bits(dtype, tmp_path, monkeypatch) -> None:
+    model, _, choice = fit_tiny("patchcore-resnet18", weights="random", bank_dtype=dtype)
+    artifacts.save(tmp_path / "model.safetensors", Artifact(model, choice.preprocess))
+    images = tiny_batches(2, (64, 64), 2, anomalous=True, seed=3)[0].images
+    in_memory = artifacts.load(tmp_path / "model.safetensors").model
+    for module in ("adcore.artifact", "adm_memory.neighbours"):
+        monkeypatch.setattr(f"{module}.available_memory", lambda: 2)
+    monkeypatch.setattr("adm_memory.neighbours.STREAMED", 2**15)  # several blocks
+    mapped = artifacts.load(tmp_path / "model.safetensors").model
+    assert [file_mapped_at(one.memory_bank) for one in (in_memory, mapped)] == [None, "model.safetensors"]
+    with torch.no_grad():
+        expected, found = in_memory(images), mapped(images)
+    assert torch.equal(found.score, expected.score)
+    assert torch.equal(found.anomaly_map, expected.anomaly_map)
+
+
+def file_mapped_at(tensor: torch.Tensor) -> str | None:
+    """The name of the file whose mapping holds the tensor."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, *_, last = line.split()
+        start, end = (int(number, 16) for number in span.split("-"))
+        if start <= tensor.data_ptr() < end:
+            return Path(last).name if last.endswith(".safetensors") else None
+    return None
+
+
+def test_features_that_half_precision_cannot_hold_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(PatchCore, "embed", lambda self, images: (torch.full((len(images) * 96, 8), 1e5), GRID))
+    with pytest.raises(TrainingError, match="leave bank_dtype out"):
+        fitted(bank_dtype="float16")
 
 
 def test_a_second_fit_starts_anew() -> None:

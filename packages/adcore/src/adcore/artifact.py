@@ -17,6 +17,7 @@ import adcore
 from adcore import tensorfile
 from adcore.errors import AdcoreError, ArtifactError, PluginError, WeightsError
 from adcore.header import FORMAT, check_header
+from adcore.memory import available_memory
 from adcore.model import AnomalyModel
 from adcore.preprocess import Preprocess
 
@@ -168,7 +169,7 @@ def _build(header: dict[str, Any]) -> AnomalyModel:
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], absent: tuple[str, ...] = ()) -> None:
-    """Load `state` into `model`; buffers take the shapes of `state` (a memory bank grows in training).
+    """Load `state` into `model`; buffers take the shapes of `state` (a memory bank grows in training), large ones its memory.
 
     Keys that start with a prefix in `absent` may be missing. Raises ArtifactError naming what does not fit.
     """
@@ -179,7 +180,8 @@ def load_state(model: nn.Module, state: dict[str, Tensor], absent: tuple[str, ..
         except AttributeError:
             continue  # reported below as unexpected
         if leaf in module._buffers and (module._buffers[leaf] is None or module._buffers[leaf].shape != tensor.shape):
-            module._buffers[leaf] = torch.empty_like(tensor)
+            large = tensor.nbytes > available_memory() // 2  # it stays where it is: in the file, which is mapped
+            module._buffers[leaf] = tensor if large else torch.empty_like(tensor)
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:

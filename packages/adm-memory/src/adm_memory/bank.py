@@ -10,7 +10,7 @@ from adcore.model import AnomalyModel, Fit
 from torch import Tensor
 
 from adm_memory.coreset import farthest_first, random_projection
-from adm_memory.neighbours import NearestNeighbours
+from adm_memory.neighbours import NearestNeighbours, StreamedNeighbours, search_structure
 
 PROJECTION = 128  # d* of PatchCore's paper: dimensions in which the coreset is selected
 
@@ -48,13 +48,15 @@ class BankModel(AnomalyModel):
         super().__init__()
         self.coreset_ratio = coreset_ratio
         self.register_buffer("memory_bank", torch.empty(0))
-        self._index: NearestNeighbours | None = None  # search structure, made from the bank when first needed
+        self._index: NearestNeighbours | StreamedNeighbours | None = (
+            None  # search structure, made from the bank when first needed
+        )
 
     @property
-    def index(self) -> NearestNeighbours:
+    def index(self) -> NearestNeighbours | StreamedNeighbours:
         """The bank, prepared for searching."""
         if self._index is None:
-            self._index = NearestNeighbours(self.memory_bank)
+            self._index = search_structure(self.memory_bank)
             trim()
         return self._index
 

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import torch
 from adcore.errors import ConfigError, DataError
+from adcore.memory import available_memory
 from torch import Tensor, nn
 
 from adm_memory.bounds import PAIR_COST, SAMPLE, SLACK, FullBound, cheapest_bound
@@ -14,23 +15,34 @@ GROUPS = range(448, 641, 16)  # entries i with equal i mod groups form a group, 
 CPU_BOUNDS, GPU_BOUNDS = 2**22, 2**26  # bounds held at a time
 CPU_ROWS = 160  # most queries at a time on a CPU: there products run quickest
 GATHERED = 2**17  # numbers gathered at a time for true distances
+WIDE = 4  # bytes of a number that is searched
+STREAMED = 2**26  # bytes of a bank that are searched at a time where it does not fit into memory
 MOST_TIES = 64  # where more entries than that are equal but for rounding, float64 decides between them
 
 
+def search_structure(bank: Tensor) -> NearestNeighbours | StreamedNeighbours:
+    """Searches `bank` (M, D) in memory; on a CPU in blocks, where it would take more than half of what is free."""
+    if bank.device.type == "cpu" and bank.numel() * WIDE > available_memory() // 2:
+        return StreamedNeighbours(bank)
+    return NearestNeighbours(bank)
+
+
 class NearestNeighbours:
-    """Exact Euclidean nearest neighbours in `bank` (M, D) floating point.
+    """Exact Euclidean nearest neighbours in `bank` (M, D) floating point; of a bank in half precision, in single precision.
 
     One product bounds all distances from below (see `bounds`), and few entries are left to be looked at.
     It takes the memory of the bank at most once more, and once again when a query comes that its bound does not suit.
     """
 
-    def __init__(self, bank: Tensor) -> None:
+    def __init__(self, bank: Tensor, once: bool = False) -> None:
+        """`once`: for one search; then it takes no time to find the cheapest bound."""
         if bank.ndim != 2 or len(bank) == 0:
             raise ConfigError(f"a bank is (M, D) with at least one entry, got {tuple(bank.shape)}")
         self.bank = bank.detach()  # true distances are taken from it as it is
-        self.center = self.bank.mean(0)  # about it norms are small, and so is the rounding of products
+        wide = torch.promote_types(bank.dtype, torch.float32)
+        self.center = self.bank.mean(0, dtype=wide)  # about it norms are small, and so is the rounding of products
         self.groups = min(GROUPS, key=lambda groups: -len(bank) % groups)  # the least padding
-        self.bound = cheapest_bound(*self._centered(), self.groups)
+        self.bound = (FullBound if once else cheapest_bound)(*self._centered(), self.groups)
 
     def _centered(self) -> tuple[Tensor, Tensor]:
         """Entries (M, D) about the center, and their |b|^2 (M,)."""
@@ -49,11 +61,7 @@ class NearestNeighbours:
         Of equal entries the first comes first, unless there are dozens. No query's result depends on the others.
         Raises ConfigError where the bank has fewer than `k` entries or another D.
         """
-        size, dims = self.bank.shape
-        if not 1 <= k <= size:
-            raise ConfigError(f"cannot find {k} neighbours in a bank of {size}; ask for 1 to {size}")
-        if queries.ndim != 2 or queries.shape[1] != dims:
-            raise ConfigError(f"queries must be (Q, {dims}) like the bank, got {tuple(queries.shape)}")
+        _check(self.bank, queries, k)
         width = self.bound.width
         if queries.device.type == "cpu":
             rows = max(1, min(CPU_ROWS, CPU_BOUNDS // width))
@@ -140,6 +148,37 @@ class NearestNeighbours:
         return distances
 
 
+class StreamedNeighbours:
+    """The same neighbours as NearestNeighbours finds, bit for bit, in a `bank` (M, D) that need not fit into memory.
+
+    It may lie in a file that is mapped: each query reads it once, and no more than a few blocks of it are in memory.
+    """
+
+    def __init__(self, bank: Tensor, rows: int | None = None) -> None:
+        self.bank, self.rows = bank.detach(), rows or max(1, STREAMED // (WIDE * bank.shape[1]))
+
+    @torch.no_grad()
+    def query(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """As NearestNeighbours.query."""
+        _check(self.bank, queries, k)
+        distances = queries.new_empty(len(queries), 0)
+        indices = torch.empty(len(queries), 0, dtype=torch.int64)
+        for start in range(0, len(self.bank), self.rows):
+            block = self.bank[start : start + self.rows]
+            near, found = NearestNeighbours(block, once=True).query(queries, min(k, len(block)))
+            distances, order = torch.cat([distances, near], 1).sort(dim=1, stable=True)  # of equals the first
+            distances, indices = distances[:, :k], torch.cat([indices, found + start], 1).gather(1, order[:, :k])
+        return distances.contiguous(), indices
+
+
+def _check(bank: Tensor, queries: Tensor, k: int) -> None:
+    size, dims = bank.shape
+    if not 1 <= k <= size:
+        raise ConfigError(f"cannot find {k} neighbours in a bank of {size}; ask for 1 to {size}")
+    if queries.ndim != 2 or queries.shape[1] != dims:
+        raise ConfigError(f"queries must be (Q, {dims}) like the bank, got {tuple(queries.shape)}")
+
+
 def _sorted(distances: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest first, and of equally near entries the first: (Q, k), (Q, k) -> the same."""
     indices, order = indices.sort(1)
@@ -152,6 +191,7 @@ class DenseNeighbours(nn.Module):
 
     def __init__(self, bank: Tensor) -> None:
         super().__init__()
+        bank = bank.float()
         center = bank.mean(0)  # about it norms are small, and so is the rounding of the product
         entries = bank - center
         self.register_buffer("center", center)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_features
 from adcore.batching import split_batch
-from adcore.errors import ConfigError
+from adcore.errors import ConfigError, TrainingError
 from adcore.maps import gaussian_blur, upsample
 from adcore.memory import trim
 from adcore.model import Batch, Fit, Prediction, Update
@@ -65,8 +65,12 @@ class PatchCore(BankModel):
                 "auto: half of what is free",
             ),
         ] = "auto",
+        bank_dtype: Annotated[
+            Literal["float32", "float16"], Field(description="of the bank in memory and in the model file")
+        ] = "float32",
     ) -> None:
         super().__init__(coreset_ratio)  # M: (m, d)
+        self.bank_dtype = getattr(torch, bank_dtype)
         if denoise != "none" and max_memory != "auto":
             raise ConfigError(f"denoise={denoise} compares the patches of all images; leave max_memory out")
         self.extractor = create_features(backbone, layers, weights)
@@ -145,7 +149,9 @@ class PatchCore(BankModel):
 
     def keep(self, patches: Tensor, factors: Tensor | None, picks: Tensor | slice, fit: Fit) -> None:
         """Make the bank of the patches (N, d) that were picked; `factors` (N,): how suspicious each is, or None."""
-        self.memory_bank = patches[picks]
+        self.memory_bank = patches[picks].to(self.bank_dtype)
+        if not self.memory_bank.isfinite().all():
+            raise TrainingError("float16 does not hold features as large as these; leave bank_dtype out")
 
     @torch.no_grad()
     def add_normal(self, fit: Fit) -> None:
@@ -177,7 +183,7 @@ class PatchCore(BankModel):
         score = distances.gather(1, worst)[:, 0]
         if self.num_neighbors > 1:
             patch = rearrange(patches, "(b l) d -> b l d", l=h * w)[torch.arange(len(images)), worst[:, 0]]  # (B, d)
-            star = self.memory_bank[nearest.gather(1, worst)[:, 0]]  # m*: (B, d)
+            star = self.memory_bank[nearest.gather(1, worst)[:, 0]].to(patches.dtype)  # m*: (B, d)
             count = min(self.num_neighbors, len(self.memory_bank))
             support = self.memory_bank[self.index.query(star, count)[1]]  # N_b(m*): (B, b, d), m* first
             score = reweight(score, torch.linalg.vector_norm(support - patch[:, None], dim=2))
@@ -199,7 +205,7 @@ class ExportedPatchCore(nn.Module):
         self.model, self.neighbours = model, DenseNeighbours(model.memory_bank)
         count = min(model.num_neighbors, len(model.memory_bank))
         self.register_buffer(
-            "support", model.index.query(model.memory_bank, count)[1]
+            "support", model.index.query(model.memory_bank.float(), count)[1]
         )  # (M, b), the entry itself first
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,7 +218,9 @@ class ExportedPatchCore(nn.Module):
             images.shape[0], device=images.device
         )  # among all patches: (B,)
         patch, star = patches.index_select(0, worst), partial.index_select(0, worst).argmin(1)
-        support = F.embedding(F.embedding(star, self.support), self.model.memory_bank)  # N_b(m*): (B, b, d), m* first
+        support = F.embedding(
+            F.embedding(star, self.support), self.model.memory_bank
+        ).float()  # N_b(m*): (B, b, d), m* first
         to_support = torch.linalg.vector_norm(support - patch[:, None], dim=2)
         score = self.model.weighted(to_support[:, 0], star)  # the distance to m* itself, from the difference
         if self.model.num_neighbors > 1:
