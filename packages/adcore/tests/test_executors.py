@@ -149,9 +149,12 @@ def test_slurm_gets_all_runs_at_once_each_with_a_gpu(tmp_path, monkeypatch) -> N
 
 
 class Nvml:
-    """NVML as far as it is used: GPU 0 is busy for some questions, then idle; GPU 1's memory is full."""
+    """NVML as far as it is used: GPU 0 is busy for some questions, then idle; 1 is a part of one (MIG), with full memory."""
 
     class NVMLError(Exception):
+        """As there."""
+
+    class NVMLError_NotSupported(NVMLError):
         """As there."""
 
     def __init__(self, busy: int = 2) -> None:
@@ -164,11 +167,13 @@ class Nvml:
         return number
 
     def nvmlDeviceGetHandleByUUID(self, name: str) -> int:
-        return {"GPU-zero": 0}[name]
+        return {"GPU-zero": 0, "MIG-part": 1}[name]
 
     def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
+        if handle == 1:
+            raise self.NVMLError_NotSupported
         self.busy -= handle == 0
-        return SimpleNamespace(gpu=97 if handle == 0 and self.busy >= 0 else 3)
+        return SimpleNamespace(gpu=97 if self.busy >= 0 else 3)
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
         return SimpleNamespace(used=(500, 9_000)[handle], total=10_000)
@@ -189,6 +194,8 @@ def test_idle_is_asked_now_and_then_and_by_uuid_too(monkeypatch) -> None:
     assert not idle("GPU-zero")  # asked just now: what was started is not seen yet
     assert not idle("1")
     assert IdleGpus(memory=95)("1")
+    assert IdleGpus(memory=95)("MIG-part")
+    assert not IdleGpus()("MIG-part")
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(ConfigError, match=r'pip install "adcore\[gpu\]"'):
         IdleGpus()
@@ -204,6 +211,12 @@ def test_slots_are_the_gpus_that_this_process_may_see(monkeypatch) -> None:
     assert [slot.device for slot in pick_slots("auto", 3)] == ["3", "GPU-five", "3"]
     assert [slot.device for slot in pick_slots("1", None)] == ["GPU-five"]
     assert [slot.device for slot in pick_slots("none", 2)] == [CPU, CPU]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)  # of the parts of GPUs a process sees the first
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a, MIG-b")
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in pick_slots("auto", None)] == ["MIG-a", "MIG-b"]
+    assert [slot.device for slot in pick_slots("1", None)] == ["MIG-b"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-five")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(8), raising=False)
     assert threads_for(pick_slots("none", 3)) == 2

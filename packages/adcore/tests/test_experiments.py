@@ -18,6 +18,7 @@ import tifffile
 from adcore import plugins
 from adcore.experiments.conditions import load_conditions
 from adcore.experiments.domains import run_condition
+from adcore.experiments.executors import Start, open_executor
 from adcore.experiments.runner import Runner
 from adcore.experiments.session import Session, create_session, load_session
 from adcore.experiments.slots import CPU, Slot
@@ -318,6 +319,142 @@ def test_an_engine_gives_the_same_results_as_this_machine(engine, calm, data, tm
     session = only_session(tmp_path)
     for key, text in lasting(calm, "cold_to_others").items():
         assert lasting(session, "cold_to_others")[key] == text
+
+
+SLURM = {  # stands in for Slurm's commands: jobs run at once, on this machine
+    "sbatch": """
+import os, signal, subprocess, sys
+from pathlib import Path
+folder = Path(os.environ["SLURM_STAND_IN"])
+if len(sys.argv) == 2:
+    number = str(len(list(folder.glob("job*"))) + 1)
+    (folder / f"job{number}").write_text(Path(sys.argv[1]).read_text())
+    names = {"JOB_ID": number, "NTASKS": 1, "JOB_NUM_NODES": 1, "NODEID": 0, "PROCID": 0, "LOCALID": 0}
+    environment = {**os.environ, **{f"SLURM_{name}": str(value) for name, value in names.items()}}
+    again = [sys.executable, *sys.argv, "in the background"]
+    subprocess.Popen(again, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    print("Submitted batch job", number)
+    sys.exit()
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # for the script; Slurm sends it to what srun starts
+job, starts = None, 0
+while True:
+    if job is None:
+        job, starts = subprocess.Popen(["bash", sys.argv[1]], start_new_session=True), starts + 1
+    for file, number in (("node-fails", signal.SIGKILL), ("time-is-up", signal.SIGUSR2)):
+        if (folder / file).exists():
+            (folder / file).unlink()
+            os.killpg(job.pid, number)
+            if number == signal.SIGKILL:
+                (folder / "requeue").touch()
+    try:
+        job.wait(0.05)
+    except subprocess.TimeoutExpired:
+        continue
+    if not (folder / "requeue").exists():
+        break
+    (folder / "requeue").unlink()
+    job = None
+(folder / "starts").write_text(str(starts))
+""",
+    "srun": """
+import os, sys
+words = sys.argv[1:]
+while words[0].startswith("--"):
+    words = words[2 if words[0] in ("--output", "--error") else 1:]
+os.execvp(words[0], words)
+""",
+    "scontrol": """
+import os, sys
+from pathlib import Path
+assert sys.argv[1] == "requeue"
+(Path(os.environ["SLURM_STAND_IN"]) / "requeue").touch()
+""",
+    "sacct": 'print("JobID|State|NodeList")',
+}
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch) -> Path:
+    """The folder of a stand-in for Slurm, which is on PATH: `job1` is the script of the first job."""
+    folder = tmp_path / "slurm"
+    (folder / "bin").mkdir(parents=True)
+    for name, text in SLURM.items():
+        (folder / "bin" / name).write_text(f"#!{sys.executable}\n{text}")
+        (folder / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("SLURM_STAND_IN", str(folder))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return folder
+
+
+PAUSED = {"cold_to_others": {**CONDITIONS["cold_to_others"], "pause": 1.0}}  # time enough to be disturbed
+
+
+def begun(runner: subprocess.Popen, folder: Path) -> Path:
+    """The session of a runner, once its only run has a checkpoint."""
+    wait_for(lambda: list(folder.glob("results/*/*/checkpoints/last.safetensors")), runner)
+    return only_session(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("event", ["node-fails", "time-is-up"])
+def test_slurm_queues_a_run_again_and_it_resumes(event, slurm, calm, data, tmp_path) -> None:
+    """Half a minute: `hatch run test -m slow packages/adcore/tests/test_experiments.py`."""
+    pytest.importorskip("submitit", reason="pip install adcore[submitit]")
+    options = ["--executor-option", "cluster=slurm", "--executor-option", "slurm_partition=line", "--gpus", "none"]
+    path = write(tmp_path, data, PAUSED)
+    runner = subprocess.Popen(
+        command(path, "--executor", "submitit", *options, "--out", tmp_path / "results"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    session = begun(runner, tmp_path)
+    (slurm / event).touch()
+    _, err = runner.communicate()
+    assert runner.returncode == 0, err
+    assert "resumed at epoch" in (folders(session)["cold_to_others"] / "training_detail.log").read_text()
+    assert lasting(session) == lasting(calm, "cold_to_others")
+    lines = (slurm / "job1").read_text().splitlines()
+    assert {"#SBATCH --partition=line", "#SBATCH --job-name=adcore", "#SBATCH --time=1440"} <= set(lines)
+    assert not any("gpu" in line for line in lines if line.startswith("#SBATCH"))
+
+
+def test_slurm_is_asked_for_a_gpu(slurm, tmp_path) -> None:
+    pytest.importorskip("submitit", reason="pip install adcore[submitit]")
+    engine = open_executor("submitit", {"cluster": "slurm"})
+    job = engine.start(Start([sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log", tmp_path, {}, "cuda"))
+    assert "#SBATCH --gpus-per-node=1" in (slurm / "job1").read_text().splitlines()
+    while job.code() is None:
+        time.sleep(0.05)
+    assert job.code() == 3
+
+
+@pytest.mark.slow
+def test_a_run_whose_ray_node_is_killed_goes_on_at_another_one(calm, data, tmp_path, monkeypatch) -> None:
+    """A minute: `hatch run test -m slow packages/adcore/tests/test_experiments.py`."""
+    pytest.importorskip("ray", reason="pip install adcore[ray]")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        first = nodes.add_node(num_cpus=1)
+        options = ["--executor-option", f"address={nodes.address}", "--gpus", "none", "--out", tmp_path / "results"]
+        path = write(tmp_path, data, PAUSED)
+        runner = subprocess.Popen(
+            command(path, "--executor", "ray", *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        session = begun(runner, tmp_path)
+        nodes.remove_node(first, allow_graceful=False)
+        nodes.add_node(num_cpus=1)
+        _, err = runner.communicate()
+    finally:
+        nodes.shutdown()
+    assert runner.returncode == 0, err
+    assert "resumed at epoch" in (folders(session)["cold_to_others"] / "training_detail.log").read_text()
+    assert lasting(session) == lasting(calm, "cold_to_others")
 
 
 def test_a_condition_that_fails_says_why_and_the_others_finish(data, tmp_path, run_cli) -> None:

@@ -19,6 +19,7 @@ from adcore.registry import load_executor
 
 CARRIED = ("ADCORE_", "OMP_", "MKL_", "PYTHONPATH")  # of the environment, to workers that were started elsewhere
 DAY = 24 * 60  # minutes
+LOST = 3  # times that Ray starts a run again whose node or worker is gone; the run goes on from its checkpoint
 WINDOWS = sys.platform == "win32"
 # Ctrl-C is for the runner, which then stops the others
 OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if WINDOWS else {"start_new_session": True}
@@ -88,6 +89,20 @@ def spawn(start: Start) -> subprocess.Popen:
 def spawn_and_wait(start: Start) -> int:
     """Run the process on a worker of submitit or Ray; returns its exit code."""
     return spawn(start).wait()
+
+
+class ResumableRun:
+    """`spawn_and_wait` as submitit takes it: told of a time limit or preemption, Slurm queues it again, and it resumes."""
+
+    def __call__(self, start: Start) -> int:
+        """Run the process; its exit code."""
+        return spawn_and_wait(start)
+
+    def checkpoint(self, start: Start) -> Any:
+        """What to queue: the same run, whose process ends with this one and has left its checkpoint."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, start)
 
 
 def carried_environment() -> dict[str, str]:
@@ -164,7 +179,7 @@ class SubmititExecutor:
 
     def start(self, start: Start) -> Job:
         """Submit a job; its pickles and logs go into the run's folder."""
-        return EngineJob(self._engine(start.log.parent / ".submitit", start.device).submit(spawn_and_wait, start))
+        return EngineJob(self._engine(start.log.parent / ".submitit", start.device).submit(ResumableRun(), start))
 
     def _engine(self, folder: Path, device: str) -> Any:
         import submitit
@@ -220,7 +235,7 @@ class RayExecutor:
 
     def start(self, start: Start) -> Job:
         """A task with one CPU, and one GPU where there are some."""
-        task = self.ray.remote(num_cpus=1, num_gpus=int(start.device == ANY_GPU), max_retries=0)(spawn_and_wait)
+        task = self.ray.remote(num_cpus=1, num_gpus=int(start.device == ANY_GPU), max_retries=LOST)(spawn_and_wait)
         return RayJob(self.ray, task.remote(start))
 
     def close(self) -> None:

@@ -40,8 +40,11 @@ class IdleGpus:
             if device.isdecimal()
             else self.nvml.nvmlDeviceGetHandleByUUID(device)
         )
+        try:
+            busy = self.nvml.nvmlDeviceGetUtilizationRates(handle).gpu
+        except self.nvml.NVMLError_NotSupported:  # a part of a GPU (MIG): its memory tells
+            busy = 0
         used = self.nvml.nvmlDeviceGetMemoryInfo(handle)
-        busy = self.nvml.nvmlDeviceGetUtilizationRates(handle).gpu
         return busy <= self.use and 100 * used.used / used.total <= self.memory
 
 

@@ -38,7 +38,10 @@ def pick_slots(gpus: str, jobs: int | None) -> list[Slot]:
     """Slots for `jobs` runs at a time. `gpus`: "auto" (all there are, else the CPU), "none", or numbers such as "0,2"."""
     import torch
 
+    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count and visible and visible[0].startswith("MIG-"):
+        count = len(visible)  # of parts of GPUs (MIG) a process sees one alone; each run gets its own
     numbers = list(range(count))
     if gpus == "none" or (gpus == "auto" and not count):
         devices = [CPU]
@@ -48,10 +51,9 @@ def pick_slots(gpus: str, jobs: int | None) -> list[Slot]:
             wrong = [part for part in parts if not part.isdecimal() or int(part) >= count]
             if wrong:
                 raise ConfigError(
-                    f"--gpus {gpus}: there is no GPU '{wrong[0]}', torch sees {count}; use --gpus auto or none"
+                    f"--gpus {gpus}: there is no GPU '{wrong[0]}', there are {count}; use --gpus auto or none"
                 )
             numbers = [int(part) for part in parts]
-        visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
         devices = [visible[number] if visible else str(number) for number in numbers]
     return [Slot(devices[number % len(devices)]) for number in range(jobs or len(devices))]
 
