@@ -123,8 +123,20 @@ def damage(path: Path, how: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("how", ["truncated", "empty", "nan"])
-@pytest.mark.parametrize("folder", ["train/good", "test/good"])
+SHOWN_BY_THE_OTHERS = pytest.mark.slow  # each damage in one folder and each folder in every run
+
+
+@pytest.mark.parametrize(
+    ("folder", "how"),
+    [
+        ("train/good", "truncated"),
+        ("train/good", "nan"),
+        ("test/good", "empty"),
+        pytest.param("train/good", "empty", marks=SHOWN_BY_THE_OTHERS),
+        pytest.param("test/good", "truncated", marks=SHOWN_BY_THE_OTHERS),
+        pytest.param("test/good", "nan", marks=SHOWN_BY_THE_OTHERS),
+    ],
+)
 def test_a_bad_image_is_named_or_skipped_and_counted(fails, run_cli, data, tmp_path, how, folder) -> None:
     bad = damage(sorted((data / "part" / folder).iterdir())[0], how)
     assert str(bad) in fails(*train(data, tmp_path))

@@ -231,29 +231,44 @@ def test_panel_draws_maps_on_the_shared_scale_over_the_whole_image():
     assert colours == (0.0, 10.0)
 
     def overlay(map_, value_range):
-        return plots.sample_panel(image, map_, None, value_range).axes[1].images[1]
+        return column(plots.sample_panel(image, map_, None, value_range), 1)
 
-    assert overlay(calm, colours).get_alpha().max() < 0.1  # a calm map does not glow
-    assert overlay(defect, colours).get_alpha().max() == pytest.approx(0.9)
-    assert overlay(calm, None).get_alpha().max() == pytest.approx(0.9)  # without a shared scale it would
-    assert overlay(calm, colours).get_extent() == [0, 40, 60, 0]
+    gray = round(0.5 * 0.75 * 255)
+    assert np.abs(overlay(calm, colours).astype(int) - gray).max() < 0.1 * 255  # a calm map does not glow
+    assert np.abs(overlay(defect, colours).astype(int) - gray).max() > 0.4 * 255
+    assert np.abs(overlay(calm, None).astype(int) - gray).max() > 0.4 * 255  # without a shared scale it would
+    glow = overlay(defect, colours)[..., 0].astype(int) - gray
+    row, at = np.unravel_index(glow.argmax(), glow.shape)
+    assert (row / glow.shape[0], at / glow.shape[1]) == pytest.approx((7.5 / 15, 5.5 / 10), abs=0.03)
+
+
+def column(panel: Image.Image, number: int) -> np.ndarray:
+    """The picture in a panel's column, (h, w, 3)."""
+    left = plots.GAP + number * (plots.COLUMN + plots.GAP)
+    return np.asarray(panel)[plots.TITLE : -plots.GAP, left : left + plots.COLUMN]
 
 
 def test_mask_outline_lies_on_the_defect():
     mask = np.zeros((60, 40), bool)
     mask[5:15, 25:35] = True
-    axes = plots.sample_panel(np.zeros((3, 60, 40), np.float32), mask.astype(np.float32), mask).axes[1]
-    outline = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])
-    assert outline.min(0) == pytest.approx([25, 5], abs=1)
-    assert outline.max(0) == pytest.approx([35, 15], abs=1)
+    panel = plots.sample_panel(np.zeros((3, 60, 40), np.float32), np.zeros((60, 40), np.float32), mask)
+    drawn, scale = column(panel, 1).any(2), plots.COLUMN / 40
+    rows, columns = np.nonzero(drawn)
+    assert (rows.min() / scale, columns.min() / scale) == pytest.approx((5, 25), abs=0.5)
+    assert (rows.max() / scale, columns.max() / scale) == pytest.approx((15, 35), abs=0.5)
+    inside = np.s_[round(6 * scale) : round(14 * scale), round(26 * scale) : round(34 * scale)]
+    assert not drawn[inside].any()
+    assert column(panel, 2)[inside].min() == 255
 
 
 def test_panel_shows_values_beyond_one_and_says_what_is_not_known():
     image = np.linspace(-3, 7, 3 * 20 * 20, dtype=np.float32).reshape(3, 20, 20)
-    columns = plots.sample_panel(image, None, None).axes
-    shown = columns[0].images[0].get_array()
-    assert (shown.min(), shown.max()) == (0, 1)
-    assert [axes.texts[0].get_text() for axes in columns[1:]] == ["no anomaly map", "not known"]
+    panel = plots.sample_panel(image, None, None)
+    shown = column(panel, 0)
+    assert (shown.min(), shown.max()) == (0, 255)
+    words = [column(panel, number) for number in (1, 2)]
+    assert all(0.8 < (one == 255).mean() < 1 for one in words)  # a few words on white
+    assert (words[0] != words[1]).any()
 
 
 def test_picks_mistakes_first_and_each_sample_once():

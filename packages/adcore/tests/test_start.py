@@ -52,7 +52,7 @@ assert not failures, failures
 @pytest.mark.parametrize(
     "code",
     [
-        pytest.param(f"use(){LIBRARY}real()", id="before adcore"),
+        pytest.param(f"use(){LIBRARY}real()", id="before adcore", marks=pytest.mark.slow),
         pytest.param(f"{LIBRARY}real()\nuse()\nreal()", id="after adcore", marks=pytest.mark.slow),
         pytest.param(f"LIBRARY = {LIBRARY!r}{THREADS}real()\nuse()", id="beside adcore, in threads"),
     ],
@@ -86,6 +86,7 @@ def test_a_plugin_meets_the_real_libraries_in_a_command(tmp_path: Path) -> None:
     run_python(f"{START}assert 'foreign' in {{origin.plugin for origin in load_plugins().origins}}", site)
 
 
+@pytest.mark.slow  # the test before it is the same with a whole command
 def test_there_is_no_stand_in_where_a_third_party_plugin_is_installed(tmp_path: Path) -> None:
     site = write_distribution(tmp_path, "foreign", {"foreign.py": PLUGIN}, "foreign")
     code = START.partition("from adcore.plugins")[0]

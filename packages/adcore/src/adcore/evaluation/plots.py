@@ -1,4 +1,4 @@
-"""Plots of a run. Every function returns a matplotlib Figure and uses no global state (no pyplot, no display).
+"""Plots of a run, as matplotlib Figures without global state (no pyplot, no display), and panels of single images.
 
 The colours of Okabe and Ito can be distinguished by colour-blind readers; hatches and dashes serve black-and-white prints.
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
+from adcore_runtime.overlay import COLOURS
+from matplotlib import get_data_path
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from adcore.evaluation.metrics import as_array, checked_scores, is_anomalous, missing_class
 from adcore.files import atomic_path
@@ -24,8 +24,10 @@ from adcore.files import atomic_path
 NORMAL_COLOR, ANOMALOUS_COLOR, LINE_COLOR = "#0072B2", "#D55E00", "#333333"
 NORMAL_TINT, ANOMALOUS_TINT = "#7FB8D8", "#EAAE7F"  # opaque: the SVG writer draws a hatch over the full colour
 CONTOUR_COLOR = "#56B4E9"
-HEAT = "inferno"
+MESSAGE_COLOR = "#666666"
 DPI = 150
+FONT = str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))  # which the figures are written in, too
+COLUMN, GAP, TITLE = 288, 12, 32  # of a panel: width of a picture, space between two, height of the titles, in pixels
 
 
 def score_histogram(scores: Any, labels: Any, threshold: float | None = None) -> Figure:
@@ -70,39 +72,49 @@ def roc_plot(scores: Any, labels: Any, threshold: float | None = None) -> Figure
 
 def sample_panel(
     image: Any, anomaly_map: Any, mask: Any = None, value_range: tuple[float, float] | None = None
-) -> Figure:
+) -> Image.Image:
     """One sample in a row: image | anomaly map over the image | true mask.
 
     `image`: (C, H, W) float, shown as it is within [0, 1], else stretched; `anomaly_map`: (H, W) raw, or None;
-    `mask`: (H, W) bool, or None where unknown. `value_range`: raw map values (lowest, highest) of the colour scale; give
-    all panels one range (`shared_range`), otherwise the map of a normal image looks like a defect.
+    `mask`: (H, W) bool, or None where unknown; maps and masks of another size still cover the image. `value_range`: raw map
+    values (lowest, highest) of the colour scale; give all panels one range (`shared_range`), otherwise the map of a normal
+    image looks like a defect.
     """
     image = displayed(np.asarray(as_array(image), np.float32))
     height, width = image.shape[:2]
-    figure = Figure(figsize=(6, 2 * height / width + 0.25), layout="constrained")
-    columns = figure.subplots(1, 3)
-    for axes, title in zip(columns, ("image", "anomaly map", "true mask"), strict=True):
-        axes.set_title(title, fontsize=9)
-        axes.set(xticks=[], yticks=[], frame_on=False)
-    whole = {"extent": (0, width, height, 0)}  # maps and masks of another size still cover the image
-    columns[0].imshow(image, **whole)
-    if anomaly_map is None:
-        _message(figure, columns[1], "no anomaly map")
-    else:
+    size = (COLUMN, max(1, round(COLUMN * height / width)))
+    photo = _picture(image).resize(size)
+    pictures: list[Image.Image | str] = [photo, "no anomaly map", "not known"]
+    if anomaly_map is not None:
         heat = np.asarray(as_array(anomaly_map), np.float32)
         low, high = value_range or (float(heat.min()), float(heat.max()))
         level = np.clip((heat - low) / max(high - low, 1e-12), 0, 1)
-        gray = image.mean(axis=2) * 0.75
-        columns[1].imshow(gray, cmap="gray", vmin=0, vmax=1, **whole)
-        columns[1].imshow(colormaps[HEAT](level), alpha=level**0.75 * 0.9, **whole)  # low values show the image
-    if mask is None:
-        _message(figure, columns[2], "not known")
-    else:
-        mask = np.asarray(as_array(mask), bool)
-        columns[2].imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", **whole)
-        if mask.any() and anomaly_map is not None:
-            columns[1].contour(mask, [0.5], colors=CONTOUR_COLOR, linewidths=1.2, extent=(0, width, 0, height))
-    return figure
+        level = np.asarray(Image.fromarray(level).resize(size, Image.Resampling.BILINEAR))[..., None]
+        alpha = level**0.75 * 0.9  # low values show the image
+        gray = np.asarray(photo, np.float32).mean(axis=2, keepdims=True) / 255 * 0.75
+        pictures[1] = _picture(gray * (1 - alpha) + COLOURS[(level[..., 0] * 255).astype(np.uint8)] * alpha)
+    if mask is not None:
+        area = Image.fromarray(np.asarray(as_array(mask), bool).astype(np.uint8) * 255)
+        area = area.resize(size, Image.Resampling.NEAREST)
+        pictures[2] = area
+        if anomaly_map is not None:
+            pictures[1].paste(CONTOUR_COLOR, mask=ImageChops.subtract(area.filter(ImageFilter.MaxFilter(5)), area))
+    panel = Image.new("RGB", (3 * COLUMN + 4 * GAP, TITLE + size[1] + GAP), "white")
+    draw, font = ImageDraw.Draw(panel), ImageFont.truetype(FONT, 18)
+    for column, (title, picture) in enumerate(zip(("image", "anomaly map", "true mask"), pictures, strict=True)):
+        left = GAP + column * (COLUMN + GAP)
+        middle = left + COLUMN // 2
+        draw.text((middle, TITLE // 2), title, "black", font, anchor="mm")
+        if isinstance(picture, str):
+            draw.text((middle, TITLE + size[1] // 2), picture, MESSAGE_COLOR, font, anchor="mm")
+        else:
+            panel.paste(picture, (left, TITLE))
+    return panel
+
+
+def _picture(values: np.ndarray) -> Image.Image:
+    """(H, W, 3) in [0, 1] as 8-bit colours."""
+    return Image.fromarray((values * 255).round().astype(np.uint8))
 
 
 def shared_range(maps: Sequence[Any]) -> tuple[float, float]:
@@ -136,14 +148,6 @@ def pick_samples(scores: Any, labels: Any, threshold: float | None, limit: int =
     return sorted(picked.items(), key=lambda pair: ranks.index(pair[1]))
 
 
-def drawn(figure: Figure) -> Image.Image:
-    """The figure as pixels, to write in several formats."""
-    figure.set_dpi(DPI)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-
-
 def save_figure(figure: Figure | Image.Image, path: str | Path) -> None:
     """Write the figure (format by suffix: .png, .svg, .pdf, .jpg); the file appears complete or not at all."""
     with atomic_path(path) as temporary:
@@ -173,7 +177,7 @@ def _figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 
 def _message(figure: Figure, axes: Axes, text: str) -> Figure:
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#666666")
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=MESSAGE_COLOR)
     return figure
 
 
