@@ -59,7 +59,7 @@ def pixel_intervals(
         counts += np.tensordot(times[:, part], np.stack([count for count, _ in found]), 1)
         regions += times[:, part] @ [number for _, number in found]
     values = [
-        [curve_metrics(steps_of_levels(*one, total)).values[name] for name in PIXEL_METRICS]
+        list(curve_metrics(steps_of_levels(*one, total)).values.values())
         for one, total in zip(counts, regions, strict=True)
         if one[0].any() and one[1].any()
     ]

@@ -24,7 +24,7 @@ HISTOGRAM, PICTURES = "histogram.png", "visualizations"
 class Pictures:
     """The figures of a run, for the page and as files."""
 
-    figures: list[ReportFigure] = field(default_factory=list)  # the histogram of the scores, and the ROC
+    figures: list[ReportFigure] = field(default_factory=list)  # the histogram of the scores
     panels: list[ReportFigure] = field(default_factory=list)  # single images
     gallery: list[dict[str, Any]] = field(default_factory=list)  # all images, for the page
 
@@ -44,10 +44,7 @@ def draw(scoring: Scoring, threshold: dict[str, Any] | None, reader: DatasetRead
     if not scoring.images:
         return Pictures()
     value, scores, labels = threshold["value"] if threshold else None, scoring.scores, scoring.labels
-    figures = [
-        ReportFigure("Scores", plots.score_histogram(scores, labels, value), "raw image scores"),
-        ReportFigure("ROC", plots.roc_plot(scores, labels, value), "image level"),
-    ]
+    figures = [ReportFigure("Scores", plots.score_histogram(scores, labels, value), "raw image scores")]
     panels = sample_panels(scoring, value, reader, preprocess)
     return Pictures(figures, panels, gallery(scoring, value, preprocess))
 

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 DATA = '<script type="application/json" id="data">'
 FOLDER = files("adcore.evaluation") / "web"
@@ -37,20 +40,9 @@ def render(template: str, scripts: Sequence[str], data: Any, **values: Any) -> s
 
     Only these scripts run: the page's security policy names their digests and allows nothing from outside.
     """
-    from jinja2 import DictLoader, Environment, StrictUndefined
-
     sources = [read(name) for name in scripts]
     digests = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in sources]
-    environment = Environment(
-        loader=DictLoader({name: read(name) for name in {template, "common.html.j2", "interactive.html.j2"}}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=number)
-    environment.globals.update(texts=texts())
-    return environment.get_template(template).render(
+    return _templates().get_template(template).render(
         style=read("page.css"),
         scripts=sources,
         script_policy=" ".join(f"'sha256-{one}'" for one in digests) or "'none'",
@@ -58,6 +50,19 @@ def render(template: str, scripts: Sequence[str], data: Any, **values: Any) -> s
         data_json=in_script(data),
         **values,
     )
+
+
+@cache
+def _templates() -> Environment:
+    """The templates of the folder `web`, each compiled once a process."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FunctionLoader(read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(number=number)
+    environment.globals.update(texts=texts())
+    return environment
 
 
 def read_data(page: Path) -> Any:
