@@ -14,7 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 OUTPUT = ".output"
-IMPORTED = ["torch", "torchvision", "timm", "torchmetrics", "sklearn.metrics", "matplotlib.figure", "adcore.pipeline"]
+IMPORTED = ["torch", "torchvision", "timm", "torchmetrics", "sklearn.metrics", "jinja2", "tifffile", "adcore.pipeline"]
+IMPORTED += ["adcore.evaluation.plots", "adcore.backbones.transformer"]
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload([*IMPORTED, "adcore.experiments.conditions", "adcore.inference.predictor"])

@@ -42,7 +42,8 @@ def render(template: str, scripts: Sequence[str], data: Any, **values: Any) -> s
     """
     sources = [read(name) for name in scripts]
     digests = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in sources]
-    return _templates().get_template(template).render(
+    page = _templates().get_template(template)
+    return page.render(
         style=read("page.css"),
         scripts=sources,
         script_policy=" ".join(f"'sha256-{one}'" for one in digests) or "'none'",
