@@ -37,6 +37,7 @@ MAY_USE_THEM = {
     "adcore/experiments/comparison.py": {"urllib"},  # writes the links of a page
     "adcore/testing/offline.py": {"socket"},  # forbids it
     "adcore_runtime/station/command.py": {"socket"},  # listens, when asked to
+    "adcore_runtime/station/sinks.py": {"http", "urllib"},  # a webhook, when asked to
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import io
 import json
 import os
@@ -14,16 +15,21 @@ import sys
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("fastapi", reason="pip install 'adcore-runtime[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'adcore-runtime[serve]'")
 
 from adcore_runtime import load
-from adcore_runtime.errors import ConfigError
+from adcore_runtime.errors import AdcoreError, ConfigError
+from adcore_runtime.rows import RowOptions
 from adcore_runtime.station.app import build_app
-from adcore_runtime.station.command import Station, serve
+from adcore_runtime.station.command import Station, named_models, serve
+from adcore_runtime.station.schema import STEPS
 from adcore_runtime.station.scoring import Scorer
 from adcore_runtime.station.store import Store
 from fastapi.testclient import TestClient
@@ -36,7 +42,7 @@ def station(model, tmp_path) -> Iterator[Callable]:
 
     def start(token: str | None = None, queue: int = 4, max_bytes: int = 100_000):
         stores.append(Store(tmp_path / "data"))
-        return TestClient(build_app(Scorer(load(model()), stores[-1], "tiny", queue), max_bytes, token))
+        return TestClient(build_app(Scorer({"tiny": load(model())}, stores[-1], queue), max_bytes, token))
 
     yield start
     for store in stores:
@@ -54,6 +60,41 @@ def test_an_image_is_scored_as_by_the_predictor_and_stored(station, model, image
             assert database.execute("SELECT name FROM results ORDER BY id DESC").fetchone() == (name,)
         assert client.get(f"/images/{answer.json()['id']}").content == (images / name).read_bytes()
     assert client.get("/state").json()["counts"] == {"total": 2, "anomalous": 1, "reviewed": 0}
+
+
+def test_regions_of_the_answer_are_those_of_predict_files_and_the_map_is_raw(station, model, images) -> None:
+    answer = station().post("/predict?map=1", content=(images / "b.png").read_bytes()).json()
+    calibration = load(model()).calibration
+    options = RowOptions.chosen(True, None, None, None, False, calibration)
+    (row,) = load(model()).predict_files(images / "b.png", options=options)
+    assert answer["regions"] == json.loads(json.dumps(row["regions"]))
+    assert answer["regions"]
+    values = np.frombuffer(base64.b64decode(answer["map"]["data"]), "<f4").reshape(answer["map"]["shape"])
+    assert (values == load(model()).predict(images / "b.png").anomaly_map).all()
+
+
+def test_several_models_by_name(model, images, tmp_path) -> None:
+    other = load(model(), threshold=0.0)
+    store = Store(tmp_path / "data")
+    client = TestClient(build_app(Scorer({"tiny": load(model()), "strict": other}, store, 4), 100_000))
+    data = (images / "a.png").read_bytes()
+    found = [client.post("/predict", params={"model": name}, content=data).json() for name in ("", "strict")]
+    assert [(row["model"], row["predicted"]) for row in found] == [("tiny", 0), ("strict", 1)]
+    assert client.post("/predict?model=none", content=data).status_code == 404
+    assert client.get("/v2/models").json() == {"models": ["tiny", "strict"]}
+    assert client.get("/v2/models/strict/ready").json()["name"] == "strict"
+    one = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(data).decode()]}
+    outputs = client.post("/v2/models/strict/infer", json={"inputs": [one]}).json()["outputs"]
+    assert outputs[1]["data"] == [True]
+    store.close()
+
+
+def test_names_of_models() -> None:
+    assert named_models(("runs/a.onnx", "b=runs/a.onnx")) == {"a": Path("runs/a.onnx"), "b": Path("runs/a.onnx")}
+    with pytest.raises(ConfigError, match="two models are called a"):
+        named_models(("x/a.onnx", "y/a.onnx"))
+    with pytest.raises(ConfigError, match="without '/'"):
+        named_models(("a/b=x.onnx",))
 
 
 def test_the_open_inference_protocol(station, images) -> None:
@@ -115,8 +156,46 @@ def test_reviews_can_be_undone_and_are_exported(station, images) -> None:
     rows = list(csv.DictReader(io.StringIO(client.get("/results.csv").text)))
     assert [(row["name"], row["review"]) for row in rows] == [("'=cmd()", ""), ("'=cmd()", "good")]
     with zipfile.ZipFile(io.BytesIO(client.get("/reviewed.zip").content)) as archive:
-        assert archive.namelist() == ["good/00000002.png"]
+        assert archive.namelist() == ["good/00000002.png", "adcore_metadata.csv", "coco.json"]
         assert archive.read("good/00000002.png") == (images / "b.png").read_bytes()
+
+
+def test_boxes_that_were_drawn_become_masks_and_coco(station, images) -> None:
+    client = station()
+    for _ in range(3):
+        client.post("/predict", content=(images / "a.png").read_bytes())  # 20 x 30 pixels
+    drawn = {"regions": [[3.4, 2, 5, 4], [-2, 15, 10, 40]]}
+    assert client.post("/reviews/1/bad", json=drawn).json()["marked"] == [[3, 2, 6, 4], [0, 15, 8, 5]]
+    for wrong in ({}, {"regions": [[40, 2, 5, 5]]}, {"regions": [[1, 2, 3]]}, {"regions": [[0, 0, "x", 1]]}, [1]):
+        assert client.post("/reviews/1/bad", json=wrong).status_code == 422
+    client.post("/reviews/2/good")
+    client.post("/reviews/3/good")
+    with zipfile.ZipFile(io.BytesIO(client.get("/reviewed.zip").content)) as archive:
+        mask = np.asarray(Image.open(archive.open("ground_truth/bad/00000001.png")))
+        expected = np.zeros((20, 30), np.uint8)
+        expected[2:6, 3:9] = expected[15:20, 0:8] = 255
+        assert (mask == expected).all()
+        coco = json.loads(archive.read("coco.json"))
+        assert coco["images"][0]["file_name"] == "bad/00000001.png"
+        assert [(one["image_id"], one["bbox"], one["area"]) for one in coco["annotations"]] == [
+            (1, [3, 2, 6, 4], 24),
+            (1, [0, 15, 8, 5], 40),
+        ]
+        rows = list(csv.DictReader(io.TextIOWrapper(archive.open("adcore_metadata.csv"), newline="")))
+    assert {row["image_path"]: row["label"] for row in rows}["bad/00000001.png"] == "anomalous"
+    assert sorted(row["split"] for row in rows) == ["test", "test", "train"]  # one good image is held out for test
+
+
+def test_a_database_of_the_first_version_is_brought_up(tmp_path) -> None:
+    with sqlite3.connect(tmp_path / "station.db") as database:
+        database.executescript(f"{STEPS[0]} PRAGMA user_version = 1;")
+        values = "(created, name, image, model, score, predicted) VALUES ('2026', 'old', 'x.png', 'm', 0.5, 1)"
+        database.execute(f"INSERT INTO results {values}")
+    store = Store(tmp_path)
+    assert [(row["name"], row["regions"], row["review"]) for row in store.queue(9)] == [("old", [], None)]
+    store.review(1, "good")
+    assert store.queue(9) == []
+    store.close()
 
 
 def test_a_database_of_a_newer_version_or_none_is_one_line(tmp_path) -> None:
@@ -132,7 +211,40 @@ def test_a_database_of_a_newer_version_or_none_is_one_line(tmp_path) -> None:
 
 def test_a_port_in_use_is_one_line(model, tmp_path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="another --port"):
-        serve(Station(model(), tmp_path / "data", port=taken.getsockname()[1]))
+        serve(Station((str(model()),), tmp_path / "data", port=taken.getsockname()[1]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"models": ("none.onnx",)}, "does not exist"),
+        ({"watch": Path("none")}, "is no folder"),
+        ({"watch": Path()}, "another --data"),
+        ({"keep_days": 0.0}, "above 0"),
+        ({"keep_gb": float("nan")}, "above 0"),
+        ({"sinks": ("ftp://host/x",)}, "give FILE.jsonl"),
+        ({"sinks": ("mqtt://user:secret@host",)}, "--sink mqtt://host:"),
+        ({"sinks": ("http://host:port/",)}, "give FILE.jsonl"),
+    ],
+)
+def test_what_cannot_be_is_one_line(model, tmp_path, monkeypatch, changes, said) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AdcoreError, match=said) as error:
+        serve(Station(**{"models": (str(model()),), "port": 0} | changes))
+    assert "secret" not in str(error.value)
+
+
+def test_a_full_disk_is_507_and_the_station_stays_up(station, images, monkeypatch, tmp_path) -> None:
+    client, data = station(), (images / "a.png").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert client.post("/predict", content=data).status_code == 507
+    assert list((tmp_path / "data" / "images").iterdir()) == []
+    assert client.post("/predict", content=data).status_code == 200
 
 
 def test_every_answered_result_outlasts_a_kill(model, images, tmp_path) -> None:

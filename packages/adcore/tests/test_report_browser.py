@@ -15,14 +15,11 @@ from adcore.evaluation.score import ScoredImage, Scoring
 from adcore.evaluation.thresholds import choose_threshold
 from adcore.experiments.comparison import write_comparison
 from adcore.preprocess import Preprocess
+from browser import ABSENT, BROWSER, DRIVER, errors, start
 from PIL import Image
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no Chromium with chromedriver: apt install chromium-driver"
-)
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason=ABSENT)
 
 HOSTILE = [
     '<script>document.title="ran"</script>',
@@ -69,18 +66,7 @@ def report(scoring, threshold, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--disable-gpu",
-        "--window-size=1300,1100",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver = start(webdriver)
     yield driver
     driver.quit()
 
@@ -91,7 +77,7 @@ def page(browser, report):
     browser.execute_script("localStorage.clear()")
     browser.get(report.as_uri())
     yield browser
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert errors(browser) == []
     assert browser.title == HOSTILE[0]  # no script of a name has run
 
 
@@ -208,5 +194,5 @@ def test_comparison_shows_the_same_images_of_two_models_and_sorts(browser, repor
     width = "document.querySelector('#sides canvas').width"
     wait = f"const d = arguments[0], a = () => ({width} === 32 ? d(true) : setTimeout(a, 20)); a()"
     assert browser.execute_async_script(wait), "the photograph is drawn"
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert errors(browser) == []
     assert browser.title == "Comparison: image_auroc"

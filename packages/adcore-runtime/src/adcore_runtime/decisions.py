@@ -23,6 +23,7 @@ class Result:
     is_anomalous: bool | None
     normalized_score: float | None  # 0.5 at the threshold, about 0 to 1 over the scores of the calibration; not clamped
     verdict: str | None = None  # GOOD, REVIEW or BAD, where the model has a review band
+    size: tuple[int, int] | None = None  # height, width of the original image, where a file or an array was given
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ class Predictor:
 
     def _score(self, inputs: list[np.ndarray], size: tuple[int, int], name: str) -> Result:
         results = (self._found(np.ascontiguousarray(one), name) for one in inputs)
-        return self.calibration.result(*self.description.preprocess.whole(size, results))
+        return replace(self.calibration.result(*self.description.preprocess.whole(size, results)), size=size)
 
     def _found(self, inputs: np.ndarray, name: str) -> tuple[float, np.ndarray | None]:
         """Score and map of one input of the graph."""

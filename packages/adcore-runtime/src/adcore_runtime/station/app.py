@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hmac
 import io
 import json
 import sqlite3
 import tempfile
-import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from adcore_runtime import __version__
-from adcore_runtime.csv_cells import Writer
 from adcore_runtime.errors import AdcoreError, ConfigError, DataError
+from adcore_runtime.image import gray_photo, read_image
+from adcore_runtime.station.export import csv_lines, write_dataset
+from adcore_runtime.station.incoming import Unwanted, allowed, body, drawn_boxes, infer_input
 from adcore_runtime.station.scoring import Full, Scorer
-from adcore_runtime.station.store import LABELS, MEDIA_TYPES
+from adcore_runtime.station.sinks import Sink
+from adcore_runtime.station.store import LABELS, MEDIA_TYPES, Store
 
 try:
     from fastapi import FastAPI, HTTPException, Request, Response
@@ -29,13 +30,13 @@ except ImportError:
     raise ConfigError("the station needs FastAPI and uvicorn: pip install 'adcore-runtime[serve]'") from None
 
 PAGE = Path(__file__).with_name("page.html")
-COLUMNS = ["id", "created", "name", "image", "model", "score", "threshold", "normalized_score", "predicted"]
-COLUMNS += ["verdict", "review"]
-POLL = 0.3  # seconds between two looks for new results
+POLL = 0.3  # seconds between two looks for new events
+CHART = 200  # scores on the page
+MOST_JSON = 100_000  # bytes of a review
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def build_app(scorer: Scorer, max_bytes: int, token: str | None = None) -> FastAPI:
+def build_app(scorer: Scorer, max_bytes: int, token: str | None = None, sinks: Sequence[Sink] = ()) -> FastAPI:
     """The application around a scorer; bodies have at most `max_bytes`, and requests the `token`, if there is one."""
     app = FastAPI(title="adcore station", version=__version__, docs_url=None, redoc_url=None)
     store = scorer.store
@@ -43,7 +44,7 @@ def build_app(scorer: Scorer, max_bytes: int, token: str | None = None) -> FastA
     @app.middleware("http")
     async def guard(request: Request, call_next: Handler) -> Response:
         open_path = request.url.path.startswith("/v2/health/")
-        if token and not open_path and not _allowed(request.headers.get("authorization", ""), token):
+        if token and not open_path and not allowed(request.headers.get("authorization", ""), token):
             return JSONResponse(
                 {"error": "a token is needed"}, 401, {"WWW-Authenticate": 'Basic realm="adcore station"'}
             )
@@ -67,11 +68,17 @@ def build_app(scorer: Scorer, max_bytes: int, token: str | None = None) -> FastA
     async def failed(request: Request, error: HTTPException) -> Response:
         return JSONResponse({"error": error.detail}, error.status_code)
 
+    @app.exception_handler(Unwanted)
+    async def unwanted(request: Request, error: Unwanted) -> Response:
+        return JSONResponse({"error": str(error)}, error.status)
+
     @app.post("/predict")
-    async def predict(request: Request, name: str = "") -> dict[str, Any]:
-        """The body is an image file; `name` is what to call it."""
+    async def predict(request: Request, name: str = "", model: str = "", map: bool = False) -> dict[str, Any]:
+        """The body is an image file; `name` is what to call it, `model` which one scores it, `map` adds the raw map."""
+        if model:
+            _check_model(scorer, model)
         with scorer.place():
-            return await _scored(scorer, await _body(request, max_bytes), name)
+            return await _scored(scorer, await body(request, max_bytes), name, model, map)
 
     @app.get("/v2")
     def server() -> dict[str, Any]:
@@ -81,6 +88,11 @@ def build_app(scorer: Scorer, max_bytes: int, token: str | None = None) -> FastA
     @app.get("/v2/health/ready")
     def ready() -> dict[str, bool]:
         return {"ready": True}
+
+    @app.get("/v2/models")
+    def models() -> dict[str, Any]:
+        """The names of all models."""
+        return {"models": list(scorer.models)}
 
     @app.get("/v2/models/{model}")
     @app.get("/v2/models/{model}/ready")
@@ -103,8 +115,8 @@ def build_app(scorer: Scorer, max_bytes: int, token: str | None = None) -> FastA
         """Open Inference Protocol v2: one input `image` of BYTES, an image file in base64."""
         _check_model(scorer, model)
         with scorer.place():
-            wanted, data = _infer_input(await _body(request, max_bytes * 4 // 3 + 4096))
-            row = await _scored(scorer, data, wanted)
+            wanted, data = infer_input(await body(request, max_bytes * 4 // 3 + 4096))
+            row = await _scored(scorer, data, wanted, model)
         outputs = [{"name": "score", "datatype": "FP64", "shape": [1], "data": [row["score"]]}]
         if row["predicted"] is not None:
             outputs.append({"name": "anomalous", "datatype": "BOOL", "shape": [1], "data": [bool(row["predicted"])]})
@@ -116,32 +128,40 @@ def build_app(scorer: Scorer, max_bytes: int, token: str | None = None) -> FastA
 
     @app.get("/state")
     def state() -> dict[str, Any]:
-        """What the page shows: model, counters, the last results and those to look at."""
-        shown = {"model": scorer.name, "threshold": scorer.predictor.threshold, "counts": asdict(store.counts())}
+        """What the page shows: models, counters, the last results, those to look at, scores, alarms, sinks."""
+        thresholds = {name: predictor.threshold for name, predictor in scorer.models.items()}
+        shown = {"models": thresholds, "counts": asdict(store.counts()), "scores": store.scores(CHART)}
+        shown |= {"alarms": store.last_alarms(5), "sinks": [sink.state() for sink in sinks]}
         return shown | {"latest": store.latest(24), "queue": store.queue(12)}
 
     @app.get("/events")
     async def events(request: Request) -> StreamingResponse:
-        """Server-sent events: each new result."""
-        latest = store.latest(1)
+        """Server-sent events: each new result, review and alarm."""
         start = request.headers.get("last-event-id", "")
-        number = int(start) if start.isdecimal() and len(start) < 19 else latest[0]["id"] if latest else 0
-        return StreamingResponse(_new_results(scorer, number), media_type="text/event-stream")
+        number = int(start) if start.isdecimal() and len(start) < 19 else store.last_event()
+        return StreamingResponse(_new_events(store, number), media_type="text/event-stream")
 
-    @app.get("/images/{number}")
-    def image(number: int) -> FileResponse:
-        path = store.folder / "images" / _row(scorer, number)["image"]
+    @app.get("/images/{number}", response_model=None)
+    def image(number: int, shown: bool = False) -> Response:
+        """The file as it came; `shown` as a gray PNG where it is a TIFF, which browsers do not show."""
+        row = _row(scorer, number)
+        path = store.folder / "images" / row["image"]
         if not path.is_file():
             raise HTTPException(404, "the file of this image is gone")
+        if shown and path.suffix == ".tif" and row["model"] in scorer.models:
+            picture = io.BytesIO()
+            channels = scorer.models[row["model"]].description.preprocess.channels
+            Image.fromarray(gray_photo(read_image(path, channels))).save(picture, "PNG")
+            return Response(picture.getvalue(), media_type="image/png")
         return FileResponse(path, media_type=MEDIA_TYPES.get(path.suffix, "application/octet-stream"))
 
     @app.post("/reviews/{number}/{label}")
-    def review(number: int, label: str) -> dict[str, Any]:
-        """Say that an image is good or bad."""
-        _row(scorer, number)
+    async def review(request: Request, number: int, label: str) -> dict[str, Any]:
+        """Say that an image is good or bad; the body of a bad one may have the boxes that were drawn."""
+        row = _row(scorer, number)
         if label not in LABELS:
             raise HTTPException(422, "a review is good or bad")
-        store.review(number, label)
+        store.review(number, label, drawn_boxes(await body(request, MOST_JSON), row))
         return _row(scorer, number)
 
     @app.delete("/reviews/{number}")
@@ -153,74 +173,29 @@ def build_app(scorer: Scorer, max_bytes: int, token: str | None = None) -> FastA
 
     @app.get("/results.csv")
     def table() -> StreamingResponse:
-        return StreamingResponse(_csv_lines(scorer), media_type="text/csv; charset=utf-8")
+        return StreamingResponse(csv_lines(store), media_type="text/csv; charset=utf-8")
 
     @app.get("/reviewed.zip")
     def reviewed() -> StreamingResponse:
-        """The images that were looked at, as a dataset of the layout `folder`: good/ and bad/."""
+        """The images that were looked at, as a dataset of the layout `folder` and as COCO JSON."""
         file = tempfile.TemporaryFile()  # noqa: SIM115 -- open while it is sent, gone when it is closed
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for row in store.reviewed():
-                path = store.folder / "images" / row["image"]
-                if path.is_file():
-                    archive.write(path, f"{row['review']}/{row['id']:08d}{path.suffix}")
+        write_dataset(store, file)
         file.seek(0)
         return StreamingResponse(file, media_type="application/zip")
 
     return app
 
 
-def _allowed(header: str, token: str) -> bool:
-    """Whether an Authorization header has the token: `Bearer TOKEN`, or as the password of `Basic`, as browsers ask for."""
-    kind, _, given = header.partition(" ")
-    if kind.lower() == "basic":
-        try:
-            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
-        except ValueError:
-            return False
-    return hmac.compare_digest(given.encode(), token.encode())
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """The body; 413 as soon as it is known to be beyond `limit` bytes."""
-    announced = request.headers.get("content-length", "0")
-    received = bytearray()
-    if not announced.isdecimal() or int(announced) <= limit:
-        async for part in request.stream():
-            received += part
-            if len(received) > limit:
-                break
-        else:
-            return bytes(received)
-    raise HTTPException(
-        413, f"the body has more than {limit} bytes; send a smaller image, or start with a larger --max-mb"
-    )
-
-
-async def _scored(scorer: Scorer, data: bytes, name: str) -> dict[str, Any]:
+async def _scored(scorer: Scorer, data: bytes, name: str, model: str, with_map: bool = False) -> dict[str, Any]:
     try:
-        return await scorer.score(data, name)
+        return await scorer.score(data, name, model, with_map)
     except DataError as error:
         raise HTTPException(415, str(error)) from None
 
 
-def _infer_input(body: bytes) -> tuple[str, bytes]:
-    """Id and image of a v2 request; 422 where it has none."""
-    try:
-        asked = json.loads(body)
-        (found,) = asked["inputs"]
-        (text,) = found["data"]
-        if found["datatype"] != "BYTES":
-            raise ValueError
-        return str(asked.get("id") or ""), base64.b64decode(text, validate=True)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
-        reason = "one input is needed: datatype BYTES, shape [1], data with an image file in base64"
-        raise HTTPException(422, reason) from None
-
-
 def _check_model(scorer: Scorer, name: str) -> None:
-    if name != scorer.name:
-        raise HTTPException(404, f"no model of that name; this station has {scorer.name}")
+    if name not in scorer.models:
+        raise HTTPException(404, f"no model of that name; this station has {', '.join(scorer.models)}")
 
 
 def _row(scorer: Scorer, number: int) -> dict[str, Any]:
@@ -230,23 +205,10 @@ def _row(scorer: Scorer, number: int) -> dict[str, Any]:
     return row
 
 
-async def _new_results(scorer: Scorer, number: int) -> AsyncIterator[str]:
+async def _new_events(store: Store, number: int) -> AsyncIterator[str]:
     yield "retry: 1000\n\n"
     while True:
-        for row in scorer.store.after(number, 100):
-            number = row["id"]
-            yield f"id: {number}\ndata: {json.dumps(row)}\n\n"
+        for event in await asyncio.to_thread(store.events_after, number, 100):
+            number = event["number"]
+            yield f"id: {number}\ndata: {json.dumps(event)}\n\n"
         await asyncio.sleep(POLL)
-
-
-def _csv_lines(scorer: Scorer) -> Iterator[str]:
-    """The table of all results, a thousand at a time."""
-    number, header = 0, True
-    while (rows := scorer.store.after(number, 1000)) or header:
-        text = io.StringIO(newline="")
-        writer = Writer(text, COLUMNS, header)
-        for row in rows:
-            writer.write(row)
-            number = row["id"]
-        header = False
-        yield text.getvalue()

@@ -1,35 +1,27 @@
-"""What a station keeps: images as files, results and reviews in an SQLite database beside them."""
+"""What a station keeps: images as files, results, reviews and events in an SQLite database beside them."""
 
 from __future__ import annotations
 
-import sqlite3
+import json
+import logging
 import threading
 import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adcore_runtime.decisions import BAD, GOOD, Result
-from adcore_runtime.errors import ConfigError
+from adcore_runtime.station.schema import open_database
 
-SCHEMA = 1  # PRAGMA user_version of the database
 LABELS = (GOOD, BAD)  # what a person says of an image
-TABLES = """
-CREATE TABLE results (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, created TEXT NOT NULL, name TEXT NOT NULL, image TEXT NOT NULL,
-    model TEXT NOT NULL, score REAL NOT NULL, threshold REAL, normalized_score REAL, predicted INTEGER, verdict TEXT
-);
-CREATE TABLE reviews (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, result INTEGER NOT NULL REFERENCES results(id), label TEXT NOT NULL,
-    created TEXT NOT NULL
-);
-CREATE INDEX reviews_result ON reviews(result);
-"""
+RESULT, REVIEW = "result", "review"  # kinds of events that tell of a result, and are not worth a line in the log
 ROWS = """
-SELECT results.*, (SELECT label FROM reviews WHERE result = results.id ORDER BY reviews.id DESC LIMIT 1) AS review
-FROM results
+SELECT results.*, reviews.label AS review, reviews.marked AS marked FROM results
+LEFT JOIN reviews ON reviews.id = (SELECT MAX(id) FROM reviews WHERE result = results.id)
 """
+FLAGGED = "(predicted = 1 OR verdict IN ('review', 'bad'))"  # as the index has it
 KINDS = {  # first bytes -> suffix, media type
     b"\x89PNG": (".png", "image/png"),
     b"\xff\xd8": (".jpg", "image/jpeg"),
@@ -39,6 +31,8 @@ KINDS = {  # first bytes -> suffix, media type
     b"MM": (".tif", "image/tiff"),
 }
 MEDIA_TYPES = dict(KINDS.values())
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,6 +44,14 @@ class Counts:
     reviewed: int
 
 
+class Seen(NamedTuple):
+    """A file of a watched folder, in the state in which it was scored."""
+
+    path: str
+    size: int  # bytes
+    modified: int  # nanoseconds since 1970
+
+
 class Store:
     """The folder of a station: `station.db` and `images/`. Its methods may be called from any thread.
 
@@ -58,22 +60,8 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._lock = folder, threading.Lock()
-        path = folder / "station.db"
-        try:
-            (folder / "images").mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, check_same_thread=False)
-            self._database.row_factory = sqlite3.Row
-            version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA:
-                raise ConfigError(
-                    f"{path} is of a newer version ({version}); update adcore-runtime, or choose another --data"
-                )
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")  # a result that was answered outlasts a power cut
-            if version == 0:
-                self._database.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
-        except sqlite3.Error as error:
-            raise ConfigError(f"{path}: {error}; choose another --data") from None
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        self._database = open_database(folder / "station.db")
 
     def keep_image(self, data: bytes) -> Path:
         """Write an image below `images/` under a new name, with the suffix of what it is."""
@@ -86,46 +74,90 @@ class Store:
             raise
         return path
 
-    def add(self, name: str, image: Path, model: str, result: Result) -> dict[str, Any]:
-        """Store a result, on the disk when this returns; its row with the new id."""
-        predicted = None if result.is_anomalous is None else int(result.is_anomalous)
-        values = (now(), name, image.name, model, result.score, result.threshold, result.normalized_score)
+    def add(
+        self,
+        name: str,
+        image: Path,
+        model: str,
+        result: Result,
+        regions: list[dict[str, Any]] | None = None,
+        seen: Seen | None = None,
+    ) -> dict[str, Any]:
+        """Store a result, on the disk when this returns; its row with the new id. `seen`: the watched file it is of."""
+        values = {"created": now(), "name": name, "image": image.name, "model": model, "score": result.score}
+        values |= {"threshold": result.threshold, "normalized_score": result.normalized_score}
+        values |= {"predicted": None if result.is_anomalous is None else int(result.is_anomalous)}
+        values |= {"verdict": result.verdict, "bytes": image.stat().st_size}
+        values |= dict(zip(("height", "width"), result.size or (None, None), strict=True))
+        values["regions"] = None if regions is None else json.dumps(regions)
+        columns, marks = ", ".join(values), ", ".join(f":{key}" for key in values)
         with self._lock, self._database:
-            added = self._database.execute(
-                "INSERT INTO results (created, name, image, model, score, threshold, normalized_score, predicted, verdict)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*values, predicted, result.verdict),
-            )
-        return self.row(added.lastrowid or 0) or {}
+            added = self._database.execute(f"INSERT INTO results ({columns}) VALUES ({marks})", values).lastrowid or 0
+            self._insert_event(RESULT, added, None)
+            if seen:
+                self._insert_seen(seen)
+        return self.row(added) or {}
+
+    def event(self, kind: str, data: Mapping[str, Any]) -> int:
+        """Tell of something besides a result, such as an alarm: in the log, on the page and to all sinks. Its number.
+
+        `data` is plain, for JSON; its `message`, one line, is what the log has.
+        """
+        with self._lock, self._database:
+            number = self._insert_event(kind, None, json.dumps(data))
+        log.warning("%s: %s", kind, data.get("message") or json.dumps(data))
+        return number
+
+    def events_after(self, number: int, count: int) -> list[dict[str, Any]]:
+        """At most `count` events above `number`, the oldest first: `event` is the kind, the rest a result's row or the data."""
+        found = []
+        for one in self.select("SELECT * FROM events WHERE id > ? ORDER BY id LIMIT ?", number, count):
+            told = json.loads(one["data"]) if one["result"] is None else self.row(one["result"]) or {}
+            found.append({"event": one["kind"], "number": one["id"], "created": one["created"], **told})
+        return found
+
+    def last_event(self) -> int:
+        """The number of the newest event; 0 without one."""
+        return self.select("SELECT COALESCE(MAX(id), 0) AS last FROM events")[0]["last"]
+
+    def last_alarms(self, count: int) -> list[dict[str, Any]]:
+        """The newest events that are neither results nor reviews."""
+        found = self.select("SELECT * FROM events WHERE result IS NULL ORDER BY id DESC LIMIT ?", count)
+        return [{"event": one["kind"], "created": one["created"], **json.loads(one["data"])} for one in found]
 
     def row(self, number: int) -> dict[str, Any] | None:
         """The result of an id, or None."""
-        found = self._select(f"{ROWS} WHERE results.id = ?", number)
+        found = self._rows(f"{ROWS} WHERE results.id = ?", number)
         return found[0] if found else None
 
     def latest(self, count: int) -> list[dict[str, Any]]:
         """The last results, the newest first."""
-        return self._select(f"{ROWS} ORDER BY results.id DESC LIMIT ?", count)
+        return self._rows(f"{ROWS} ORDER BY results.id DESC LIMIT ?", count)
 
     def after(self, number: int, count: int) -> list[dict[str, Any]]:
         """At most `count` results with an id above `number`, the oldest first."""
-        return self._select(f"{ROWS} WHERE results.id > ? ORDER BY results.id LIMIT ?", number, count)
+        return self._rows(f"{ROWS} WHERE results.id > ? ORDER BY results.id LIMIT ?", number, count)
 
     def queue(self, count: int) -> list[dict[str, Any]]:
         """Results that nobody has looked at and that are anomalous, or in the review band; the newest first."""
-        waiting = "review IS NULL AND (predicted = 1 OR verdict IN ('review', 'bad'))"
-        return self._select(f"SELECT * FROM ({ROWS}) WHERE {waiting} ORDER BY id DESC LIMIT ?", count)
+        return self._rows(f"{ROWS} WHERE {FLAGGED} AND reviews.id IS NULL ORDER BY results.id DESC LIMIT ?", count)
+
+    def scores(self, count: int) -> list[dict[str, Any]]:
+        """id, model, score and threshold of the last results, the oldest first."""
+        return self.select("SELECT id, model, score, threshold FROM results ORDER BY id DESC LIMIT ?", count)[::-1]
 
     def reviewed(self) -> list[dict[str, Any]]:
         """All results that a person has looked at."""
-        return self._select(f"SELECT * FROM ({ROWS}) WHERE review IS NOT NULL ORDER BY id")
+        return self._rows(f"{ROWS} WHERE reviews.id IS NOT NULL ORDER BY results.id")
 
-    def review(self, number: int, label: str) -> None:
-        """Store what a person says of an image; the last word counts."""
+    def review(self, number: int, label: str, marked: list[list[float]] | None = None) -> None:
+        """Store what a person says of an image, with the boxes [x, y, width, height] that were drawn; the last word counts."""
+        text = json.dumps(marked) if marked else None
         with self._lock, self._database:
             self._database.execute(
-                "INSERT INTO reviews (result, label, created) VALUES (?, ?, ?)", (number, label, now())
+                "INSERT INTO reviews (result, label, created, marked) VALUES (?, ?, ?, ?)", (number, label, now(), text)
             )
+            self._insert_event(REVIEW, number, None)
 
     def undo(self, number: int) -> None:
         """Take the last review of an image back; what was said before it counts again."""
@@ -133,6 +165,7 @@ class Store:
             self._database.execute(
                 "DELETE FROM reviews WHERE id = (SELECT MAX(id) FROM reviews WHERE result = ?)", (number,)
             )
+            self._insert_event(REVIEW, number, None)
 
     def counts(self) -> Counts:
         """How many results there are, how many anomalous ones, and how many were looked at."""
@@ -142,12 +175,72 @@ class Store:
         with self._lock:
             return Counts(*self._database.execute(query).fetchone())
 
+    def was_seen(self, file: Seen) -> bool:
+        """Whether this file of a watched folder was dealt with, in this state."""
+        return bool(self.select("SELECT 1 FROM watched WHERE path = ? AND size = ? AND modified = ?", *file))
+
+    def mark_seen(self, file: Seen) -> None:
+        """Remember a file of a watched folder that has no result."""
+        with self._lock, self._database:
+            self._insert_seen(file)
+
+    def delivered(self, sink: str) -> int:
+        """The number of the last event that a sink has; a sink that is new here begins after the newest event."""
+        with self._lock, self._database:
+            newest = "SELECT ?, COALESCE(MAX(id), 0) FROM events"
+            self._database.execute(f"INSERT OR IGNORE INTO sinks {newest}", (sink,))
+            return self._database.execute("SELECT delivered FROM sinks WHERE name = ?", (sink,)).fetchone()[0]
+
+    def set_delivered(self, sink: str, number: int) -> None:
+        """Remember the number of the last event that a sink has."""
+        with self._lock, self._database:
+            self._database.execute("UPDATE sinks SET delivered = ? WHERE name = ?", (number, sink))
+
+    def use_sinks(self, names: Iterable[str]) -> None:
+        """Forget how far sinks are that are not among `names`: nothing is kept for them any more."""
+        names = set(names)
+        for row in self.select("SELECT name FROM sinks"):
+            if row["name"] not in names:
+                with self._lock, self._database:
+                    self._database.execute("DELETE FROM sinks WHERE name = ?", (row["name"],))
+
+    def forget_events(self, before: str) -> None:
+        """Delete events from before a time that tell of no result."""
+        with self._lock, self._database:
+            self._database.execute("DELETE FROM events WHERE result IS NULL AND created < ?", (before,))
+
+    def forget(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Delete results, given by `id` and `image`, with reviews, events and files; the events that a sink lacked."""
+        numbers, lost = [(row["id"],) for row in rows], 0
+        late = "SELECT COUNT(*) FROM events WHERE result = ? AND id > (SELECT MIN(delivered) FROM sinks)"
+        with self._lock, self._database:
+            for number in numbers:
+                lost += self._database.execute(late, number).fetchone()[0]
+            for table, column in (("events", "result"), ("reviews", "result"), ("results", "id")):
+                self._database.executemany(f"DELETE FROM {table} WHERE {column} = ?", numbers)
+        for row in rows:
+            (self.folder / "images" / row["image"]).unlink(missing_ok=True)
+        return lost
+
     def close(self) -> None:
         """Close the database."""
         with self._lock:
             self._database.close()
 
-    def _select(self, query: str, *values: Any) -> list[dict[str, Any]]:
+    def _insert_event(self, kind: str, result: int | None, data: str | None) -> int:
+        values = now(), kind, result, data
+        query = "INSERT INTO events (created, kind, result, data) VALUES (?, ?, ?, ?)"
+        return self._database.execute(query, values).lastrowid or 0
+
+    def _insert_seen(self, file: Seen) -> None:
+        self._database.execute("INSERT OR REPLACE INTO watched VALUES (?, ?, ?)", file)
+
+    def _rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
+        lists = ("regions", "marked")
+        return [row | {key: json.loads(row[key] or "[]") for key in lists} for row in self.select(query, *values)]
+
+    def select(self, query: str, *values: Any) -> list[dict[str, Any]]:
+        """The rows of a query."""
         with self._lock:
             return [dict(row) for row in self._database.execute(query, values)]
 
