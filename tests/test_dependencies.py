@@ -16,7 +16,10 @@ from packaging.utils import canonicalize_name
 
 PACKAGES = sorted(path.parent for path in (Path(__file__).parent.parent / "packages").glob("*/pyproject.toml"))
 OWN = {package.name.replace("-", "_"): package.name for package in PACKAGES}  # editable installs list no modules
-SHARED = {"mlflow": "mlflow-skinny", "paho": "paho-mqtt"}  # several distributions have this module; or none is installed
+SHARED = {
+    "mlflow": "mlflow-skinny",
+    "paho": "paho-mqtt",
+}  # several distributions have this module; or none is installed
 MISSING = {"ImportError", "ModuleNotFoundError"}
 KIT = "adcore/testing/"  # for plugin authors; its package needs pytest, as an extra
 NOT_IMPORTED = {

@@ -90,7 +90,7 @@ class Receiver:
 
         self.server = HTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/hook?key=secret"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         self.server.shutdown()
@@ -232,6 +232,27 @@ def test_a_watched_image_is_scored_once_when_it_is_complete(watched, store, mode
     for _ in range(3):
         again.turn()
     assert names(store) == ["a.png", "a.png"]  # another image of the same name
+
+
+def test_a_file_that_may_not_be_read_is_tried_again_and_holds_up_no_other(watched, store, monkeypatch) -> None:
+    folder, watch = watched
+    picture(folder / "a.png", 40)
+    picture(folder / "b.png", 40)
+    read = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == "a.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        for _ in range(3):
+            watch.turn()
+    assert names(store) == ["b.png"]
+    assert ["tried again" in alarm["message"] for alarm in store.last_alarms(9)] == [True]
+    watch.turn()
+    assert names(store) == ["b.png", "a.png"]
 
 
 def test_a_broken_image_is_said_once_and_a_folder_may_go_and_come(watched, store, caplog) -> None:
