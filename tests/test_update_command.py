@@ -58,6 +58,7 @@ def test_before_and_after_are_measured_on_images_that_were_not_added(model, data
     assert len(changed.artifact.calibration["statistics"]["score"]) == 5
     shown = next(folder.iterdir())
     assert changed.predict(shown).score < adcore.load(model).predict(shown).score  # a square is less unusual now
+    assert "3 normal images added afterwards" in run_cli("info", out / "model.safetensors")[1]
     result = json.loads((out / "result.json").read_text())
     assert result["update"]["rows"] == found["rows"]
     page = (out / "report.html").read_text(encoding="utf-8")

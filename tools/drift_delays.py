@@ -43,7 +43,7 @@ def measured(magtile: Path) -> dict[str, list[dict[str, float]]]:
         good.mkdir(parents=True)
         for path in learned:
             (good / path.name).symlink_to(path)
-        settings = {"out": Path(folder) / "run", "device": "cpu", "coreset_ratio": 0.02}
+        settings = {"out": Path(folder) / "run", "device": "cpu", "coreset_ratio": 0.02, "image_size": 128}
         run = adcore.train(f"mvtec:{good.parents[2]}", "part", "patchcore-efficientnet-lite0", **settings)
         predictor = adcore.load(run.artifact)
         new = [decode(path).values for path in half if path not in learned]

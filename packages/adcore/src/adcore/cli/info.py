@@ -98,6 +98,8 @@ def _show_trained(path: Path, as_json: bool) -> None:
     weights = (f"{b['backbone']} ({'inside' if b['inside'] else b['source']})" for b in header["backbones"])
     members, data = training.get("members"), f"{training.get('dataset')} {training.get('category')}"
     told = {"trained on": f"{data}, {counts.get('normal', '?')} normal images, seed {training.get('seed')}"}
+    if added := training.get("added_images"):
+        told["trained on"] += f", {added} normal images added afterwards"
     if members:
         told = {"members": ", ".join(members), "combined on": data}
     click.echo(f"{path}: trained by adcore {header['versions'].get('adcore', '?')}")
