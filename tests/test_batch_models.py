@@ -5,6 +5,8 @@ import json
 import adcore
 import pytest
 from adcore.errors import DataError
+from adcore.experiments.conditions import load_conditions
+from adcore.experiments.domains import run_condition
 from adcore.inference import predictor
 from adcore.testing import write_tiny_mvtec
 
@@ -76,3 +78,15 @@ def test_a_bad_file_is_left_out_and_named(tmp_path):
     run = adcore.train(f"mvtec:{data}", "part", "musc-efficientnet-lite0", skip_bad=True, **options)
     assert run.summary["pool"]["images"] == 6
     assert [one["path"].endswith("001.png") for one in run.summary["skipped"]] == [True]
+
+
+def test_the_result_names_the_images_of_each_target_domain(tmp_path):
+    for number, name in enumerate(("here", "there")):
+        write_tiny_mvtec(tmp_path / "data", name, train=1, normal=3 + number, anomalous=1)
+    config = {"model_type": "musc-efficientnet-lite0", "dataset": "mvtec", "dataset_root": str(tmp_path / "data")}
+    config |= {"source_domain": "here", "target_domains": ["there"], "weights": "random", "image_size": 64}
+    (tmp_path / "conditions.json").write_text(json.dumps({"one": config | {"tensorboard": False}}))
+    (condition,) = load_conditions(tmp_path / "conditions.json")
+    result = run_condition(condition, tmp_path / "run", "cpu").summary
+    assert result["target_pools"]["there"]["images"] == 5
+    assert result["target_pools"]["there"]["sha256"] != result["pool"]["sha256"]

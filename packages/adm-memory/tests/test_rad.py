@@ -1,5 +1,7 @@
 """RAD against a few lines of numpy, and what its position and its choice of images do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from adcore.registry import create_model
 from adcore.testing.tiny import fit_tiny, tiny_batches, tiny_images
 from adcore.training.plan import Plan
 from adcore.training.trainer import Trainer
-from adm_memory.rad import nearby_cosines
+from adm_memory.rad import nearby_cosines, spread_out
 
 SMALL = {"backbone": "resnet18", "layers": ("layer2", "layer3"), "weights": "random"}
 
@@ -90,3 +92,29 @@ def test_images_that_were_left_out_are_in_no_bank():
 def test_layers_follow_the_depth():
     small = create_model("rad", backbone="dinov2_vit_small_14", weights="random")
     assert small.extractor.indices == [3, 6, 9, 11]
+
+
+def test_kept_tokens_are_the_farthest_first_of_each_place():
+    bank = F.normalize(torch.randn(6, 9, 5, generator=torch.Generator().manual_seed(0)), dim=2)
+    picks = spread_out(bank, 4)
+    for place, found in zip(bank.double().numpy(), picks.tolist(), strict=True):
+        expected = [int((place @ place.mean(0)).argmax())]
+        while len(expected) < 4:
+            nearest = (place @ place[expected].T).max(1)
+            nearest[expected] = np.inf
+            expected.append(int(nearest.argmin()))
+        assert found == expected
+
+
+def test_a_coreset_keeps_what_differs_and_searches_all_of_it():
+    """Nine images alike and one other: two tokens a place are enough for a distance of zero to any of them."""
+    alike, other = tiny_images(1, (64, 64)), tiny_images(1, (64, 64), seed=5)
+    images = torch.cat([alike.expand(9, -1, -1, -1), other])
+    model = create_model("rad", **SMALL, similar_images=1, coreset_ratio=0.2)
+    batches = [replace(tiny_batches(1, (64, 64), 1)[0], images=image[None]) for image in images]
+    Trainer(model, Plan(batch_size=1), batches, num_images=10).run()
+    model.fitted = True
+    assert [bank.shape[1] for bank in model.banks] == [2, 2]
+    with torch.no_grad():
+        assert model(torch.cat([alike, other])).anomaly_map.abs().max() < 1e-5
+        assert model(tiny_images(1, (64, 64), seed=9)).score.item() > 1e-3

@@ -38,6 +38,21 @@ def nearby_cosines(bank: Tensor, queries: Tensor, similar: Tensor, radius: int) 
     return torch.stack([placed[:, o, i : i + h, j : j + w] for o, (i, j) in enumerate(windows)]).amax(0)
 
 
+def spread_out(bank: Tensor, count: int) -> Tensor:
+    """Of each place's unit tokens (L, N, C) the images (L, count) that greedy farthest-first selection picks.
+
+    It begins with the token that is most like the place's mean, whatever the order of the images.
+    """
+    picks = [torch.einsum("lnc,lc->ln", bank, bank.mean(1)).argmax(1)]
+    nearest = torch.full(bank.shape[:2], BELOW, dtype=bank.dtype, device=bank.device)  # cosine to the nearest pick
+    places = torch.arange(len(bank), device=bank.device)
+    for _ in range(count - 1):
+        nearest = torch.maximum(nearest, torch.einsum("lnc,lc->ln", bank, bank[places, picks[-1]]))
+        nearest[places, picks[-1]] = -BELOW  # more than any cosine: nothing is picked twice
+        picks.append(nearest.argmin(1))
+    return torch.stack(picks, 1)
+
+
 class RAD(AnomalyModel):
     """Keeps the tokens of several layers of all normal images, by position, and one descriptor of each image.
 
@@ -65,8 +80,18 @@ class RAD(AnomalyModel):
         top: Annotated[float, Field(gt=0, le=1, description="part of the pixels whose mean is the image's score")] = (
             0.01
         ),
+        coreset_ratio: Annotated[
+            float,
+            Field(
+                gt=0,
+                le=1,
+                description="part of the tokens of each place that is kept, those farthest from one another; below 1 all that "
+                "are kept are searched, of whatever image",
+            ),
+        ] = 1.0,
     ) -> None:
         super().__init__()
+        self.coreset_ratio = coreset_ratio
         layers = layers or tuple(layers_at(backbone, share, share)[0] for share in SHARES)
         self.extractor = create_features(backbone, layers, weights)
         self.similar_images, self.radius, self.top = similar_images, radius, top
@@ -104,8 +129,13 @@ class RAD(AnomalyModel):
     def on_fit_end(self, fit: Fit) -> None:
         """The banks, of the images that came."""
         self.descriptors = torch.cat(self._descriptors)
+        images = len(self.descriptors)
+        count = max(1, round(self.coreset_ratio * images))
         for i, bank in enumerate(self._banks):
-            setattr(self, f"bank_{i}", bank[:, : len(self.descriptors)].contiguous())
+            bank = bank[:, :images]
+            if count < images:
+                bank = torch.take_along_dim(bank, spread_out(bank, count)[:, :, None], 1)
+            setattr(self, f"bank_{i}", bank.contiguous())
         del self._banks, self._descriptors
 
     def forward(self, images: Tensor) -> Prediction:
@@ -114,6 +144,8 @@ class RAD(AnomalyModel):
         count = min(self.similar_images, len(self.descriptors))
         likeness = whole @ self.descriptors.t()  # (B, N)
         similar = torch.zeros_like(likeness).scatter(1, likeness.topk(count, dim=1).indices, 1.0) > 0
+        if (kept := self.banks[0].shape[1]) < len(self.descriptors):
+            similar = likeness.new_ones(len(images), kept) > 0
         distances = [
             upsample(1 - nearby_cosines(bank, m, similar, self.radius), images.shape[-2:])
             for bank, m in zip(self.banks, maps, strict=True)

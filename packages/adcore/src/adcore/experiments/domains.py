@@ -14,6 +14,7 @@ from adcore.data.samples import select
 from adcore.data.value_ranges import ValueRange, range_notes, value_ranges
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.page import PICTURES, file_name, sample_panels, save_panels
+from adcore.evaluation.pool import protocol_record
 from adcore.evaluation.report import DomainRow, in_words
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.experiments.conditions import Condition
@@ -85,6 +86,9 @@ class Domains:
         for target in condition.targets:
             scoring = self._score(target)
             run["target_results"][target] = self._measure(scoring)
+            pool = protocol_record(self.trained.artifact.model, (one.sample.image_path for one in scoring.images))
+            if pool:  # of a model whose images score one another: which ones
+                run.setdefault("target_pools", {})[target] = pool["pool"]
             self._draw(f"targets/{file_name(target)}", scoring)
             run["skipped"] += scoring.skipped
             self.others.append(scoring)
