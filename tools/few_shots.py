@@ -3,8 +3,8 @@
     python tools/few_shots.py shots DATA --seeds 0 1 2 --out shots.jsonl
     python tools/few_shots.py noise DATA --seeds 0 1 2 --out noise.jsonl
 
-DATA holds mvtec/hazelnut, magtile and visa/macaroni1. All models have the same EfficientNet-Lite0 weights, at 256 px. Every
-run is added to --out when it ends; what stands there is not run again, and the table is printed from it.
+DATA holds mvtec/hazelnut, magtile and visa/macaroni1. All models have the same EfficientNet-Lite0 weights, at --size pixels.
+Every run is added to --out when it ends; what stands there is not run again, and the table is printed from it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import adcore
 import numpy as np
+from adcore import pipeline
+from adcore.request import DataChoice, choose_model
 
 MODELS = ["patchcore", "softpatch", "subspace-ad", "anomaly-dino", "rad", "superadd"]
 UNTRAINED = "musc"  # scores the test images by one another: no shots, no seed
@@ -49,8 +50,8 @@ def noise_runs(seeds: list[int]) -> Iterator[Run]:
                     yield from (run | {"mixed": mixed} for mixed in (False, True))
 
 
-def measured(run: Run, root: Path) -> Run:
-    """The run with its image and pixel AUROC."""
+def measured(run: Run, root: Path, size: int) -> Run:
+    """The run with its image and pixel AUROC; without report and pictures."""
     layout, _, folder = SETS[run["data"]].partition(":")
     with ExitStack() as stack:
         out = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -58,11 +59,10 @@ def measured(run: Run, root: Path) -> Run:
         if "share" in run:
             mix(source.resolve(), out / "data" / run["data"], run)
             source = out / "data"
-        options = {"seed": run["seed"], "device": "cpu", "out": out / "run"}
-        options |= {"shots": run["shots"]} if run.get("shots") else {}
-        metrics = adcore.train(
-            f"{layout}:{source}", run["data"], f"{run['model']}-efficientnet-lite0", **options
-        ).metrics
+        choice = choose_model(f"{run['model']}-efficientnet-lite0", {"seed": run["seed"], "image_size": size})
+        data = DataChoice(layout, source, run["data"], shots=run.get("shots"))
+        trained = stack.enter_context(pipeline.training(choice, data, out / "run", device="cpu"))
+        metrics = trained.run["test"]["values"]
     return run | {"image": metrics["image_auroc"], "pixel": metrics["pixel_auroc"]}
 
 
@@ -116,6 +116,7 @@ if __name__ == "__main__":
     parser.add_argument("table", choices=["shots", "noise"])
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--size", type=int, default=256, help="pixels of the images; another size needs another --out")
     parser.add_argument(
         "--out", type=Path, required=True, help="JSON lines of the runs; what is there is not run again"
     )
@@ -125,7 +126,7 @@ if __name__ == "__main__":
     found = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     known = [{key: value for key, value in run.items() if key not in ("image", "pixel")} for run in found]
     for run in [run for run in runs(options.seeds) if run not in known][: options.most]:
-        found.append(measured(run, options.data))
+        found.append(measured(run, options.data, options.size))
         with open(options.out, "a", encoding="utf-8") as file:
             print(json.dumps(found[-1]), file=file, flush=True)
     table(found)
