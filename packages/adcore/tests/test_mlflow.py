@@ -1,5 +1,6 @@
 """What a run leaves in MLflow: its settings, its values and its files, in one MLflow run however often it was resumed."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import adcore
@@ -7,7 +8,8 @@ import pytest
 from adcore.errors import ConfigError
 from adcore.testing import write_tiny_mvtec
 
-pytest.importorskip("mlflow", reason="pip install adcore[mlflow]")
+# looked for and not imported, which takes seconds of every process that collects tests
+pytestmark = pytest.mark.skipif(find_spec("mlflow") is None, reason="pip install adcore[mlflow]")
 OPTIONS = {"weights": "random", "image_size": 32, "batch_size": 3}
 
 
