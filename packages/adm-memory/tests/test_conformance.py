@@ -45,6 +45,7 @@ class TestDfkdeLite0(ModelConformance):
 
 class TestDfm(ModelConformance):
     model = "dfm"
+    image_size = 128  # two by two pooled features, so that it can differ which part of an image counts
     repeats = "dfm-efficientnet-lite0"
 
 
@@ -54,6 +55,7 @@ class TestDfmNll(ModelConformance):
 
 class TestDfmLite0(ModelConformance):
     model = "dfm-efficientnet-lite0"
+    image_size = 128
 
 
 class TestCfa(ModelConformance):

@@ -127,9 +127,9 @@ def test_score_is_the_maximum_of_the_map_and_the_papers_window_smooths_it_first(
     model = create_model("draem", **SMALL)
     maps = torch.zeros(1, 64, 64)
     maps[0, 30, 30] = 1.0
-    assert model.image_score(maps) == 1.0
+    assert model.image_score(maps, None) == 1.0
     paper = create_model("draem", score_window=21, **SMALL)
-    assert paper.image_score(maps) == pytest.approx(1 / 21**2)
+    assert paper.image_score(maps, None) == pytest.approx(1 / 21**2)
 
 
 def test_wrong_image_size_is_one_clear_line():

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adcore_runtime.errors import DataError
+from adcore_runtime.roi import Roi, pooled
 
 STRIP = 1 << 20  # pixels that are enlarged at a time
 
@@ -61,6 +62,7 @@ class Frame(NamedTuple):
     column_pixels: float
     first_row: int = 0  # of the original, at which the fixed region begins
     first_column: int = 0
+    roi: Roi | None = None  # the pixels of the original that count; None: all
 
     def y(self, row: Any) -> Any:
         """Original y of a row's upper edge."""
@@ -85,6 +87,25 @@ class Frame(NamedTuple):
             slice(max(0, self.left), min(shape[1], self.left + self.columns)),
         )
 
+    def seen(self, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The pixels of a map of `shape` that show a pixel of the region of interest: (h, w) bool; None without one.
+
+        DataError where a crop leaves none.
+        """
+        return None if self.roi is None else _seen(self, shape)
+
+
+@lru_cache(maxsize=4)
+def _seen(frame: Frame, shape: tuple[int, ...]) -> np.ndarray:
+    inside, mask = frame.inside(shape), frame.roi.mask
+    rows, columns = (np.arange(part.start, part.stop + 1) for part in inside)
+    seen = np.zeros(shape, bool)
+    seen[inside] = pooled(pooled(mask, frame.y(rows), 0), frame.x(columns), 1)
+    if not seen.any():
+        raise DataError("the crop or fixed region leaves nothing of the region of interest; choose others")
+    seen.flags.writeable = False
+    return seen
+
 
 def enlarged(anomaly_map: np.ndarray, frame: Frame, rows: slice, columns: slice) -> np.ndarray:
     """The map (h, w) at the middles of the original's pixels in `rows` and `columns`, bilinear: (R, C) float32.
@@ -106,13 +127,18 @@ def enlarged(anomaly_map: np.ndarray, frame: Frame, rows: slice, columns: slice)
 
 
 def full_size(anomaly_map: np.ndarray, frame: Frame, height: int, width: int) -> np.ndarray:
-    """The map (h, w) in the size of its original: (height, width) float32, NaN where a crop or region let nothing be seen."""
+    """The map (h, w) in the size of its original: (height, width) float32.
+
+    NaN where a crop or a fixed region let nothing be seen, and outside of a region of interest.
+    """
     whole = np.full((height, width), np.nan, np.float32)
     rows, columns = frame.shown(anomaly_map.shape)
     step = max(1, STRIP // width)  # a large image takes little more memory than its map
     for start in range(rows.start, rows.stop, step):
         part = slice(start, min(start + step, rows.stop))
         whole[part, columns] = enlarged(anomaly_map, frame, part, columns)
+    if frame.roi:
+        whole[~frame.roi.mask] = np.nan
     return whole
 
 
@@ -128,11 +154,13 @@ def frame_of(
     height: int,
     width: int,
     region: tuple[int, int, int, int] | None = None,
+    roi: Roi | None = None,
 ) -> Frame:
     """The frame of an image of `height` x `width`: `region` of it, resized to `size`, cropped to `crop` (height, width).
 
-    Without a size it is not resized.
+    Without a size it is not resized. Raises DataError where `roi`, the pixels that count, is of another image's size.
     """
+    check_roi(roi, height, width)
     part = region_of(region, height, width)
     height, width = (side.stop - side.start for side in part)
     inner = inner_size(resize, size, height, width)
@@ -140,7 +168,16 @@ def frame_of(
     padded = centred(size, inner)
     cut = centred(size, crop or size)
     top, left = (padding.start - cutting.start for padding, cutting in zip(padded, cut, strict=True))
-    return Frame(top, left, *inner, height / inner[0], width / inner[1], part[0].start, part[1].start)
+    return Frame(top, left, *inner, height / inner[0], width / inner[1], part[0].start, part[1].start, roi)
+
+
+def check_roi(roi: Roi | None, height: int, width: int) -> None:
+    """DataError unless the region of interest, where there is one, is of an image of `height` x `width`."""
+    if roi and roi.size != (height, width):
+        raise DataError(
+            f"the region of interest is of images of {roi.size[1]}x{roi.size[0]} px, this one has {width}x{height}; give "
+            "images of that size, or a region of interest for each image"
+        )
 
 
 @lru_cache(maxsize=2)

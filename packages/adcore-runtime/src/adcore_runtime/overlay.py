@@ -48,7 +48,8 @@ def write_overlay(
 ) -> None:
     """Write a PNG of the photo's own size: gray where the raw map is at `low`, full colour from `high` on.
 
-    `photo`: (H, W) uint8; `anomaly_map`: (h, w) raw, which lies in the photo as `frame` says; what a crop cut off is gray.
+    `photo`: (H, W) uint8; `anomaly_map`: (h, w) raw, which lies in the photo as `frame` says; what a crop cut off, or
+    does not count, is gray.
     """
     part = np.clip((anomaly_map[frame.inside(anomaly_map.shape)] - low) / max(high - low, 1e-12), 0, 1)
     level, shown = np.zeros(photo.shape, np.float32), frame.shown(anomaly_map.shape)
@@ -56,6 +57,8 @@ def write_overlay(
         size = level[shown].shape[::-1]
         level[shown] = Image.fromarray(part.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     del part
+    if frame.roi:
+        level *= frame.roi.mask
     drawn = np.empty((*photo.shape, 3), np.uint8)
     step = max(1, STRIP // photo.shape[1])  # a large photograph takes little more memory than the picture
     for rows in (slice(start, start + step) for start in range(0, len(photo), step)):

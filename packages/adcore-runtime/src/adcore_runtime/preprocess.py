@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from adcore_runtime.errors import DataError
-from adcore_runtime.geometry import Frame, centred, frame_of, inner_size, region_of, standard_noise
+from adcore_runtime.geometry import Frame, centred, check_roi, frame_of, inner_size, region_of, standard_noise
 from adcore_runtime.resize import bilinear, nearest
+from adcore_runtime.roi import Roi
 from adcore_runtime.tiles import Size, stitched, tiles_of
 
 RESIZE_METHODS = ("bilinear", "nearest", "keep-aspect", "black-padding", "noise-padding")
@@ -28,6 +29,7 @@ class Preprocess:
     region: tuple[int, int, int, int] | None = None  # x, y, width, height in original pixels: all that is seen
     tile: Size | None = None  # height, width: the graph takes tiles of this size
     tile_overlap: Size = (0, 0)  # rows and columns that neighbours share
+    roi: Roi | None = None  # the original pixels that count; the others are black
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Preprocess:
@@ -52,6 +54,7 @@ class Preprocess:
             region or None,
             tile,
             overlap or (0, 0),
+            Roi.from_dict(stored["roi"]) if stored.get("roi") else None,
         )
 
     @property
@@ -79,7 +82,7 @@ class Preprocess:
 
     def frame(self, height: int, width: int) -> Frame:
         """Where the model's input lies in an original image of `height` x `width`."""
-        return frame_of(self.resize, self.size, self.crop, height, width, self.region)
+        return frame_of(self.resize, self.size, self.crop, height, width, self.region, self.roi)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Decoded image (C, H, W) float32 -> (C, h, w) float32, with tiles the plane that they are cut from.
@@ -88,11 +91,14 @@ class Preprocess:
         """
         if len(image) != self.channels:
             raise DataError(f"an image of {len(image)} channels; this model was set up for {self.channels}")
+        check_roi(self.roi, *image.shape[1:])
         rows, columns = region_of(self.region, *image.shape[1:])
         image = image[:, rows, columns]
         if self.value_range:
             low, high = self.value_range
             image = (image - np.float32(low)) / np.float32(high - low)
+        if self.roi:
+            image = image * self.roi.mask[rows, columns]
         inner = inner_size(self.resize, self.size, *image.shape[1:])
         if image.shape[1:] != inner:
             image = (nearest if self.resize == "nearest" else bilinear)(image, inner)

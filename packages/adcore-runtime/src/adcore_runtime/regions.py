@@ -59,13 +59,16 @@ class RegionRule:
     def find(self, anomaly_map: np.ndarray | None, frame: Frame) -> list[Region]:
         """The regions of a raw map (h, w), highest peak first; pixels that touch at a corner belong together.
 
-        `frame` says where the map lies in the image; what is padding is left out. DataError without a map.
+        `frame` says where the map lies in the image; what is padding or does not count is left out. DataError
+        without a map.
         """
         if anomaly_map is None:
             raise DataError("this model gives no anomaly map, so there are no regions; leave --regions out")
         inside = frame.inside(anomaly_map.shape)
         values = anomaly_map[inside]
-        mask = values >= self.pixel_threshold
+        mask, seen = values >= self.pixel_threshold, frame.seen(anomaly_map.shape)
+        if seen is not None:
+            mask &= seen[inside]
         if not mask.any():
             return []
         cell = frame.row_pixels * frame.column_pixels

@@ -68,7 +68,8 @@ class Results:
                 file.parent.mkdir(parents=True, exist_ok=True)
             written = full_size(anomaly_map, frame, *photo.shape) if self._full_size else anomaly_map
             tifffile.imwrite(self.folder / row["map"], written.astype(np.float32, copy=False))
-            low, high = colour_range(anomaly_map, self.normal_maps)
+            seen = frame.seen(anomaly_map.shape)
+            low, high = colour_range(anomaly_map if seen is None else anomaly_map[seen], self.normal_maps)
             write_overlay(self.folder / row["overlay"], photo, anomaly_map, low, high, frame)
         if self._regions:
             row["regions"] = self._regions.add(row["path"], name, row["regions"], photo)

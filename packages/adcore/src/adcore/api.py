@@ -9,6 +9,7 @@ from typing import Any
 from adcore import pipeline
 from adcore.cards import card_for
 from adcore.errors import ConfigError
+from adcore.files import portable_path
 from adcore.model import AnomalyModel
 from adcore.registry import register
 from adcore.request import ALL, DataChoice, choose_categories, choose_model, parse_data, validation_split
@@ -16,6 +17,7 @@ from adcore.run_results import RunResult
 from adcore.settings import settings
 
 _DATA_KEYS = {"skip_bad": "skip_bad", "data_options": "options", "shots": "shots", "calibration": "calibration"}
+_DATA_KEYS |= {"roi": "roi"}
 _RUN_KEYS = ("device", "overwrite", "threshold", "include_backbone", "callbacks", "resume", "tensorboard", "track")
 
 
@@ -33,8 +35,8 @@ def train(
     `model` is a name, or a class of your own that no package registers. With `pooled` one model is trained on all categories
     together, and `category` is None.
     One run for each category: a RunResult for one dataset and category, else a list. Keyword settings are the ones of
-    `adcore info MODEL`, of training (batch_size, learning_rate, ...) and of the run (val_split, shots, calibration, skip_bad,
-    device, ...); `data_options` are those of the dataset's reader (`adcore info DATASET`).
+    `adcore info MODEL`, of training (batch_size, learning_rate, ...) and of the run (val_split, shots, calibration, roi,
+    skip_bad, device, ...); `data_options` are those of the dataset's reader (`adcore info DATASET`).
     """
     runs = train_models(dataset, category, [model], num_epochs=num_epochs, out=out, **settings_)
     single = isinstance(dataset, str) and (settings_.get("pooled") or (isinstance(category, str) and category != ALL))
@@ -61,6 +63,7 @@ def train_models(
     if not dataset or not models or not (category or pooled):
         raise ConfigError("train_models needs a dataset, categories (or pooled=True) and models")
     data_settings = {field: settings_.pop(key) for key, field in _DATA_KEYS.items() if key in settings_}
+    data_settings |= {"roi": _path(data_settings.get("roi"))}
     data_settings |= validation_split(settings_.pop("val_split", None), settings_.pop("val_ratio", None))
     run_options = {key: settings_.pop(key) for key in _RUN_KEYS if key in settings_}
     run_options.setdefault("device", settings().device)
@@ -89,11 +92,16 @@ def evaluate(
     from adcore import artifact as artifacts
 
     name, root = parse_data(dataset)
-    data = DataChoice(name, root, category, options.pop("data_options", {}), skip_bad=options.pop("skip_bad", False))
+    chosen = {"skip_bad": options.pop("skip_bad", False), "roi": _path(options.pop("roi", None))}
+    data = DataChoice(name, root, category, options.pop("data_options", {}), **chosen)
     loaded = artifacts.load(artifact)
     parts = ("evaluate", loaded.model.card.name, name, category)
     folder = Path(out) if out else pipeline.run_folder(settings().output_dir, *parts)
     return pipeline.evaluate(loaded, data, folder, source=Path(artifact), **{"device": settings().device, **options})
+
+
+def _path(roi: str | Path | None) -> Path | None:
+    return None if roi is None else portable_path(str(roi)).expanduser()
 
 
 def _name(model: str | type[AnomalyModel]) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
+
+    from adcore.model import Batch
 
 
 def one_at_a_time(device: torch.device | str) -> bool:
@@ -29,3 +32,11 @@ def split_batch(images: Tensor) -> Sequence[Tensor]:
     if is_compiling() or not one_at_a_time(images.device) or len(images) == 1:
         return (images,)
     return images.split(1)
+
+
+def parts_of(batch: Batch) -> Iterator[tuple[Tensor, list[np.ndarray] | None]]:
+    """The images of a training batch as `split_batch` gives them, each part with the pixels that count (Batch.seen)."""
+    start = 0
+    for images in split_batch(batch.images):
+        yield images, None if batch.seen is None else batch.seen[start : start + len(images)]
+        start += len(images)

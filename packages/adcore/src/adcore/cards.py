@@ -46,6 +46,7 @@ class ModelCard:
     cost: Literal["light", "medium", "heavy"] = "medium"  # light: a CPU is enough; heavy: train it on a GPU
     spellings: Mapping[str, str] = field(default_factory=dict)  # what others call a setting -> its name here
     licence: str = ""  # of the code; that of the weights is in the backbone's card
+    whole_image: str = ""  # why a region of interest does not limit the score to it, in words; empty: it does
     not_exportable: str = ""  # why `adcore export` cannot write it, in words; empty: it can
     no_tiles: str = ""  # why the model cannot see a large image in tiles, in words; empty: it can
     published: str = ""  # MVTec AD mean image / pixel AUROC %, from the paper

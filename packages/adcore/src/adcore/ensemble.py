@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from adcore.artifact import Artifact
 from adcore.backbones.shared import SharedRun, share
 from adcore.cards import ModelCard
+from adcore.data.roi import rois_for
 from adcore.data.samples import NORMAL, DatasetReader, Sample
 from adcore.errors import ConfigError, DataError
 from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.metrics import image_metrics
 from adcore.evaluation.score import Scoring, score_samples
 from adcore.model import AnomalyModel, BatchModel, Prediction
-from adcore.preprocess import Preprocess
+from adcore.preprocess import EACH, Preprocess
 from adcore.recalibration import calibration_images
 from adcore.registry import create_model, register
 from adcore.request import DataChoice
@@ -123,6 +124,8 @@ class Ensemble(AnomalyModel):
     def forward(self, images: Tensor) -> Prediction:
         """Comparable scores and maps, combined."""
         views = {(one.mean, one.std): _normalised(images, one) for one in self.members}
+        for part in self.parts:
+            part.seen = self.seen
         try:
             predictions = [part(views[one.mean, one.std]) for one, part in zip(self.members, self.parts, strict=True)]
         finally:
@@ -158,6 +161,7 @@ def make_ensemble(
 
     `split` as for `recalibrated`, the rest as for `combined`.
     """
+    rois_for(_common_preprocess(artifacts), data.roi)  # refuses one that the models do not take
     images = Calibration(data, *calibration_images(data, method, split))
     return combined(artifacts, images, method, combine, weights, device)
 
@@ -180,6 +184,8 @@ def combined(
     preprocess = _common_preprocess(artifacts)
     data, reader = images.data, images.reader
     normal = [sample for sample in images.samples if sample.label == NORMAL]
+    if preprocess.roi == EACH:
+        reader.rois = rois_for(preprocess, data.roi)
     if len(normal) < 2:
         raise DataError(f"{data.root} has {len(normal)} normal image there; scores are made comparable on two or more")
     choosing = weights == "chosen"
@@ -265,10 +271,15 @@ def _common_preprocess(artifacts: Sequence[Artifact]) -> Preprocess:
     for name, view in zip(names, plain, strict=True):
         if view != plain[0]:
             raise ConfigError(
-                f"{names[0]} and {name} do not see an image alike (size, crop, resize, channels, value range): "
-                f"{plain[0].to_dict()} and {view.to_dict()}; train them with the same image_size"
+                f"{names[0]} and {name} do not see an image alike (size, crop, resize, channels, value range, regions): "
+                f"{_told(plain[0])} and {_told(view)}; train them with the same image_size"
             )
     return plain[0]
+
+
+def _told(view: Preprocess) -> dict[str, Any]:
+    """Without the bits of a region of interest."""
+    return {**view.to_dict(), "roi": view.roi and str(view.roi)[:60]}
 
 
 def _normalised(images: Tensor, member: Member) -> Tensor:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from adcore_runtime.roi import cells_of
 from torch import Tensor
 
 
@@ -23,6 +27,38 @@ def gaussian_blur(maps: Tensor, sigma: float, kernel_size: int | None = None) ->
     padded = F.pad(maps[:, None], (pad, pad, pad, pad), mode=_border(pad, *maps.shape[-2:]))
     rows = F.conv2d(padded, kernel.view(1, 1, 1, size))
     return F.conv2d(rows, kernel.view(1, 1, size, 1))[:, 0]
+
+
+def within(values: Tensor, seen: np.ndarray | None, fill: float | None = None) -> Tensor:
+    """Values (B, h, w), a map or cells of one, with `fill` where nothing counts, or without it each one's lowest value.
+
+    `seen` (H, W) bool, of the map's size: the pixels that count (AnomalyModel.seen); None: all, and `values` as they are.
+    """
+    if seen is None:
+        return values
+    inside = torch.tensor(cells_of(seen, tuple(values.shape[-2:])), device=values.device)
+    lowest = values.masked_fill(~inside, torch.inf).amin((-2, -1), keepdim=True) if fill is None else fill
+    return torch.where(inside, values, lowest)
+
+
+def highest(anomaly_map: Tensor, seen: np.ndarray | None) -> Tensor:
+    """The largest value of each map (B, H, W), of the pixels that count: (B,)."""
+    return within(anomaly_map, seen).flatten(1).amax(1)
+
+
+def count_seen(seen: np.ndarray | None, grid: tuple[int, int]) -> int:
+    """How many cells of a `grid` (rows, columns) over a map count."""
+    return grid[0] * grid[1] if seen is None else int(np.count_nonzero(cells_of(seen, grid)))
+
+
+def kept_cells(values: Tensor, seen: Sequence[np.ndarray] | None) -> Tensor:
+    """The cells of (B, h, w, D) that count, for a bank: (N, D); `seen` is that of each image (Batch.seen)."""
+    return values.flatten(0, 2) if seen is None else values[seen_cells(seen, values)]
+
+
+def seen_cells(seen: Sequence[np.ndarray], values: Tensor) -> Tensor:
+    """Which cells of (B, h, w, D) count: (B, h, w) bool, on their device."""
+    return torch.tensor(np.stack([cells_of(one, tuple(values.shape[1:3])) for one in seen]), device=values.device)
 
 
 def _gaussian(size: int, sigma: float, like: Tensor) -> Tensor:

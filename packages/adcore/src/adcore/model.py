@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ class Batch:
     paths: list[str]
     categories: list[str] = field(default_factory=list)
     extra: dict[str, list[Any]] = field(default_factory=dict)  # what the reader adds to each image: views, prompts, ...
+    seen: list[np.ndarray] | None = None  # (H, W) bool of each image: the pixels that count; None: all
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
@@ -95,6 +97,9 @@ class AnomalyModel(nn.Module):
     card: ModelCard | None = None
     config: ClassVar[dict[str, Any]] = {}
     fitted: bool = False  # set by the trainer and by loading
+    seen: np.ndarray | None = (
+        None  # (H, W) bool, set for each prediction: the pixels that score and map are of; None: all
+    )
     group: int = (
         1  # images that `forward` gets at once on a CPU; above 1 each must have, to the last bit, what it has alone
     )

@@ -14,6 +14,7 @@ from adcore import artifact as artifacts
 from adcore.artifact import Artifact
 from adcore.cross_calibration import cross_validated
 from adcore.data.audit import training_notes
+from adcore.data.roi import rois_for
 from adcore.data.samples import DatasetReader, select
 from adcore.data.value_ranges import range_notes, value_ranges
 from adcore.errors import DataError
@@ -218,7 +219,7 @@ def evaluate(
         artifact = artifact.of_category(data.category)
     chosen_device = pick_device(device)
     reader = open_dataset(data.dataset, str(data.root), **data.options)
-    reader.needs_training = False
+    reader.needs_training, reader.rois = False, rois_for(artifact.preprocess, data.roi)
     samples = select(samples_of(reader, data.category), "test")
     if not samples:
         raise DataError(

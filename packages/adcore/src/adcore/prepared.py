@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from adcore.backbones.build import weights_only_found
 from adcore.backbones.networks import without_memory
+from adcore.data.roi import with_roi
 from adcore.data.samples import NORMAL, DatasetReader, Sample, select
 from adcore.data.splits import cross_folds, draw_shots, split_validation
 from adcore.errors import AdcoreError, ConfigError, DataError
@@ -49,6 +50,12 @@ def prepare_run(choice: ModelChoice, data: DataChoice) -> Prepared:
     for asked in ("shots", "calibration") if card.training == "none" else ():
         if getattr(data, asked) is not None:
             raise ConfigError(f"{asked}={getattr(data, asked)}: {card.name} does not learn from training images")
+    preprocess, reader.rois = with_roi(choice.preprocess, data.roi)
+    if reader.rois and card.training == "none":
+        raise ConfigError(
+            f"roi={data.roi}: {card.name} compares images with one another; give one mask for all of them"
+        )
+    choice = replace(choice, preprocess=preprocess)
     samples, notes = split_samples(samples_of(reader, data.category), data, plan.seed)
     if data.shots is not None:
         samples, note = draw_shots(samples, data.shots, plan.seed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from adcore_runtime.geometry import Frame, centred, frame_of, inner_size, region_of, standard_noise
+from adcore_runtime.geometry import Frame, centred, check_roi, frame_of, inner_size, region_of, standard_noise
+from adcore_runtime.roi import Roi
 from adcore_runtime.tiles import Tile, tiles_of
 from pydantic import ConfigDict, Field
 from torch import Tensor
@@ -20,6 +21,7 @@ ResizeMethod = Literal["bilinear", "nearest", "keep-aspect", "black-padding", "n
 RESIZE_METHODS: tuple[str, ...] = get_args(ResizeMethod)
 Deviation = Annotated[float, Field(gt=0)]
 Side = Annotated[int, Field(ge=1, le=2**16)]
+EACH = "each"  # every image has a region of interest of its own, which is given with it
 Edge = Annotated[int, Field(ge=0, le=2**16)]
 
 
@@ -41,6 +43,8 @@ class Preprocess:
     region: tuple[Edge, Edge, Side, Side] | None = None  # x, y, width, height in original pixels: all that is seen
     tile: tuple[Side, Side] | None = None  # height, width: the model sees the image in tiles of this size
     tile_overlap: tuple[Edge, Edge] = (0, 0)  # rows and columns that neighbours share
+    # the original pixels that count, of all images or of each; the others are black
+    roi: Roi | Literal["each"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -78,7 +82,29 @@ class Preprocess:
 
     def frame(self, height: int, width: int) -> Frame:
         """Where the model's input lies in an original image of `height` x `width`."""
-        return frame_of(self.resize, self.size, self.crop, height, width, self.region)
+        return frame_of(self.resize, self.size, self.crop, height, width, self.region, self._one_roi())
+
+    def of(self, roi: Roi | Literal["each"] | None) -> Preprocess:
+        """The same with another region of interest; as it is where there is none."""
+        return self if roi is None else replace(self, roi=roi)
+
+    def seen(self, height: int, width: int) -> np.ndarray | None:
+        """The pixels of the map of an image of `height` x `width` that count: (h, w) bool; None where all do."""
+        return self.frame(height, width).seen(self.plane_size(height, width))
+
+    @property
+    def common_seen(self) -> np.ndarray | None:
+        """`seen` of all images, where one region of interest is that of all of them."""
+        return self.seen(*self.roi.size) if isinstance(self.roi, Roi) else None
+
+    def _one_roi(self) -> Roi | None:
+        """DataError where each image has its own, and this one came without."""
+        if self.roi == EACH:
+            raise DataError(
+                "this model was trained with a region of interest for each image; give this one's, with --roi on the "
+                "command line"
+            )
+        return self.roi
 
     def __call__(self, image: Tensor) -> Tensor:
         """Decoded image (C, H, W) float32 -> model input (C, h, w) float32; DataError for another number of channels.
@@ -91,10 +117,14 @@ class Preprocess:
         """All but the normalisation, which a large image gets tile by tile; a view of `image` where nothing is changed."""
         if image.shape[0] != self.channels:
             raise DataError(f"an image of {image.shape[0]} channels; this model was set up for {self.channels}")
+        roi = self._one_roi()
+        check_roi(roi, image.shape[-2], image.shape[-1])
         image = self._seen(image)
         if self.value_range:
             low, high = self.value_range
             image = (image - low) / (high - low)
+        if roi:
+            image = image.masked_fill(~self._seen(torch.tensor(roi.mask)), 0)
         inner = self._inner(image.shape[-2], image.shape[-1])
         if image.shape[-2:] != inner:
             if self.resize == "nearest":
@@ -165,7 +195,9 @@ class Preprocess:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Preprocess:
         """The inverse of `to_dict`."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        data = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+        roi = data.get("roi")
+        return cls(**data | {"roi": Roi.from_dict(roi) if isinstance(roi, dict) else roi})
 
 
 def _bilinear(image: Tensor, size: tuple[int, int]) -> Tensor:

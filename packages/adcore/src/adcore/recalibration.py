@@ -11,6 +11,7 @@ import numpy as np
 
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
+from adcore.data.roi import rois_for
 from adcore.data.samples import NORMAL, DatasetReader, Sample, select
 from adcore.errors import ConfigError, DataError
 from adcore.evaluation import evaluate as evaluation
@@ -45,6 +46,7 @@ def recalibrated(
     without a normal image there, or with too few for the method.
     """
     reader, chosen, split = calibration_images(data, method, split)
+    reader.rois = rois_for(artifact.preprocess, data.roi)
     view, chosen_device = artifact.preprocess, pick_device(device)
     scoring = score_samples(artifact.model, view, reader, chosen, chosen_device, data.skip_bad, statistics=True)
     kept = {key: artifact.calibration[key] for key in ("review_band", "categories") if key in artifact.calibration}

@@ -50,6 +50,7 @@ class DataChoice:
     skip_bad: bool = False
     shots: int | None = None  # normal images of each category that train, drawn by the seed; None: all
     calibration: str | None = None  # "cv:5": the threshold is chosen on training images, by cross-validation
+    roi: Path | None = None  # a region of interest of all images, or one for each (see adcore.data.roi)
 
     @property
     def folds(self) -> int | None:

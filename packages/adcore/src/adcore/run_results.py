@@ -75,6 +75,7 @@ def run_record(
         "data_options": to_jsonable_python(data.options),
         "shots": data.shots,
         "calibration": data.calibration,
+        "roi": None if data.roi is None else str(data.roi),
         **protocol_record(artifact.model, (image.sample.image_path for image in test.images)),
         "test": measured.to_dict(),
         "test_image_auroc": measured.values.get("image_auroc"),

@@ -17,6 +17,7 @@ from adcore.evaluation.metrics import image_metrics
 from adcore.evaluation.score import score_samples
 from adcore.model import AnomalyModel, BatchModel
 from adcore.prepared import Prepared
+from adcore.preprocess import EACH
 from adcore.request import DataChoice, ModelChoice
 from adcore.training.callbacks import Callback
 from adcore.training.trainer import Trainer, TrainingSummary
@@ -79,7 +80,8 @@ def keeping_images(dataset: ImageDataset, choice: ModelChoice, folder: Path | No
     passes = (
         plan.epochs if plan.max_steps is None else min(plan.epochs, plan.max_steps * plan.batch_size / len(dataset))
     )
-    if choice.card.training == "gradient" and passes > 1 and not preprocess.tile:  # each pass sees another tile
+    read_once = not preprocess.tile and preprocess.roi != EACH  # each pass sees another tile, and reads the masks
+    if choice.card.training == "gradient" and passes > 1 and read_once:
         room = folder.parent if folder else None  # of the run
         dataset.cache = make_cache(plan.cache, len(dataset), preprocess.channels, preprocess.output_size, room)
     try:

@@ -13,6 +13,7 @@ from adcore_runtime.listing import find_images
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
 from adcore.data.dataset import ImageDataset, make_loader
+from adcore.data.roi import rois_for
 from adcore.data.samples import NORMAL, DatasetReader, Sample, select
 from adcore.errors import ConfigError
 from adcore.evaluation import evaluate as evaluation
@@ -23,6 +24,7 @@ from adcore.evaluation.thresholds import check_method
 from adcore.files import folder_lock, new_folder, remove_leftovers, removed_on_failure, sha256_file
 from adcore.model import AnomalyModel, Fit
 from adcore.prepared import samples_of, split_samples
+from adcore.preprocess import EACH
 from adcore.registry import open_dataset
 from adcore.request import DataChoice
 from adcore.run_results import clear, run_record, write_results
@@ -119,6 +121,10 @@ def update(
     samples, chosen_device = images_to_add(folder), pick_device(device)
     old, new = artifacts.load(path, chosen_device), artifacts.load(path, chosen_device)
     check_can_add(new.model)
+    if new.preprocess.roi == EACH:
+        raise ConfigError(
+            "a model with a region of interest for each image cannot be updated; train it again on all images"
+        )
     source = path if path.is_dir() else path.parent
     if out.resolve() == source.resolve():
         raise ConfigError(f"{out} holds the model itself, which stays as it is; choose another --out")
@@ -156,7 +162,7 @@ class Held:
         if method in (None, GIVEN):
             raise ConfigError("the threshold of this model was not chosen by a method; give one with --method")
         reader = open_dataset(data.dataset, str(data.root), **data.options)
-        reader.needs_training = False
+        reader.needs_training, reader.rois = False, rois_for(artifact.preprocess, data.roi)
         split = replace(data, val_split="from_test")
         everything = select(samples_of(reader, data.category), "test")
         known = {sha256_file(sample.image_path) for sample in added}

@@ -15,7 +15,7 @@ from adcore.backbones.build import load_weights
 from adcore.backbones.resolve import resolve
 from adcore.data.samples import NORMAL
 from adcore.errors import ConfigError
-from adcore.maps import upsample
+from adcore.maps import highest, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from pydantic import Field
@@ -282,7 +282,7 @@ class EfficientAD(AnomalyModel):
         local = 0.1 * (local - self.qa_st) / (self.qb_st - self.qa_st)
         overall = 0.1 * (overall - self.qa_ae) / (self.qb_ae - self.qa_ae)
         anomaly_map = 0.5 * (local + overall)
-        return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
+        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
 
     @staticmethod
     def _check_size(size: tuple[int, int]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_features
-from adcore.maps import upsample
+from adcore.maps import upsample, within
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from pydantic import Field
@@ -89,4 +89,4 @@ class FRE(AnomalyModel):
         features = self.features(images)
         reconstruction = self.autoencoder(features.flatten(1)).view_as(features)
         errors = (features - reconstruction).square().sum(1)  # (B, h, w)
-        return Prediction(errors.flatten(1).sum(1), upsample(errors, images.shape[-2:]))
+        return Prediction(within(errors, self.seen, fill=0).flatten(1).sum(1), upsample(errors, images.shape[-2:]))

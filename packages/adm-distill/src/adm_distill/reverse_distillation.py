@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from adcore.backbones.features import FeatureExtractor
 from adcore.backbones.mirror import Decoder, fuse, fusing_layers, mirror_of, stage
 from adcore.errors import ConfigError
-from adcore.maps import gaussian_blur, upsample
+from adcore.maps import gaussian_blur, highest, upsample
 from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from pydantic import Field
@@ -95,4 +95,4 @@ class ReverseDistillation(AnomalyModel):
         )  # (L, B, H, W)
         joined = maps.sum(0) if self.anomaly_map == "add" else maps.prod(0)
         anomaly_map = gaussian_blur(joined, sigma=4.0)
-        return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
+        return Prediction(highest(anomaly_map, self.seen), anomaly_map)

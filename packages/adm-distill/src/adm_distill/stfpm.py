@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from adcore.backbones.features import FeatureExtractor
-from adcore.maps import upsample
+from adcore.maps import highest, upsample
 from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from pydantic import Field
@@ -60,4 +60,4 @@ class STFPM(AnomalyModel):
         """Eq. 4: the product of the layers' upsampled distance maps; the score is the map's maximum."""
         maps = [upsample(distance, images.shape[-2:]) for distance in self.distances(images)]
         anomaly_map = torch.stack(maps).prod(0)  # (B, H, W)
-        return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
+        return Prediction(highest(anomaly_map, self.seen), anomaly_map)

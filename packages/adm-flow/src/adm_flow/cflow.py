@@ -13,7 +13,7 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from adcore.backbones.features import FeatureExtractor
-from adcore.maps import upsample
+from adcore.maps import highest, upsample
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from einops import rearrange, repeat
@@ -128,7 +128,7 @@ class CFlow(AnomalyModel):
         ]
         size = images.shape[-2:]
         anomaly_map = torch.stack([1 - upsample(p, size, align_corners=True) for p in relative]).sum(0)  # (B, H, W)
-        return Prediction(anomaly_map.amax((1, 2)), anomaly_map)
+        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """Adam on the flows; a fibre leaves the other layers' flows without gradients, and so untouched."""

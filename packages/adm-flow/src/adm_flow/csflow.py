@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from adcore.backbones.build import create_backbone
 from adcore.backbones.fused import Frozen
 from adcore.errors import ConfigError
-from adcore.maps import upsample
+from adcore.maps import count_seen, upsample, within
 from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from FrEIA.framework import GraphINN, InputNode, Node, OutputNode
@@ -193,7 +193,11 @@ class CSFlow(AnomalyModel):
     def forward(self, images: Tensor) -> Prediction:
         """Score: mean of z² / 2 over all scales. Map: mean of z² over the channels, multiplied over the scales."""
         latents, _ = self.encode(images)
-        score = 0.5 * torch.cat([m.flatten(1) for m in latents], 1).square().mean(1)
+        if self.seen is None:
+            score = 0.5 * torch.cat([m.flatten(1) for m in latents], 1).square().mean(1)
+        else:
+            energies = [within(m.square().sum(1), self.seen, fill=0).flatten(1).sum(1) for m in latents]
+            score = 0.5 * sum(energies) / sum(m.shape[1] * count_seen(self.seen, m.shape[-2:]) for m in latents)
         maps = [upsample(m.square().mean(1), images.shape[-2:]) for m in latents]
         return Prediction(score, torch.stack(maps).prod(0))
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 from adcore.backbones.features import create_features
 from adcore.backbones.transformer import TransformerFeatures
-from adcore.maps import upsample
+from adcore.maps import highest, upsample
 from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from FrEIA.framework import SequenceINN
@@ -67,7 +67,7 @@ class FastFlow(AnomalyModel):
         """Minus the likelihood of each position, exp(-mean_c z² / 2), averaged over the maps; the score is the maximum."""
         probabilities = [torch.exp(-0.5 * z.square().mean(1)) for z, _ in self.encode(images)]  # (B, h, w)
         anomaly_map = -torch.stack([upsample(p, images.shape[-2:]) for p in probabilities]).mean(0)  # (B, H, W)
-        return Prediction(anomaly_map.amax((1, 2)), anomaly_map)
+        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """Adam on norms and flows."""

@@ -20,6 +20,7 @@ _SUPERSIMPLENET = {
     "target": "adm_foundation.supersimplenet:SuperSimpleNet",
     "family": "foundation",
     "title": "SuperSimpleNet",
+    "whole_image": "its classification head sees the image as a whole, with black outside of the region",
     "paper": "Rolih et al., SuperSimpleNet: Unifying Unsupervised and Supervised Learning for Fast and Reliable Surface "
     "Defect Detection, ICPR 2024",
     "year": 2024,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from adcore.backbones.networks import describe_network
 from adcore.backbones.transformer import TransformerFeatures
 from adcore.errors import ConfigError
-from adcore.maps import gaussian_blur, upsample
+from adcore.maps import count_seen, gaussian_blur, upsample, within
 from adcore.model import Optimization, Prediction
 from adcore.registry import backbone_card
 from adcore.training.plan import Plan
@@ -68,11 +69,16 @@ def check_groups(encoder: Groups, decoder: Groups, layers: int, depth: int) -> N
         raise ConfigError(f"{len(encoder)} encoder_groups need as many decoder_groups ({len(decoder)})")
 
 
-def prediction_of(distances: Tensor, grid: tuple[int, int], size: tuple[int, int], max_ratio: float) -> Prediction:
-    """Distances (B, N) of a `grid` of patches as a map of `size`; the score is the mean of its top `max_ratio`, blurred."""
-    maps = upsample(distances.unflatten(1, grid), size, align_corners=True)
-    blurred = gaussian_blur(upsample(maps, SCORE_SIZE), sigma=4.0, kernel_size=5).flatten(1)
-    count = max(1, int(blurred.shape[1] * max_ratio))
+def prediction_of(
+    distances: Tensor, grid: tuple[int, int], size: tuple[int, int], max_ratio: float, seen: np.ndarray | None
+) -> Prediction:
+    """Distances (B, N) of a `grid` of patches as a map of `size`; the score is the mean of its top `max_ratio`, blurred.
+
+    `seen`: the pixels that count, `max_ratio` is a part of them.
+    """
+    maps = upsample(within(distances.unflatten(1, grid), seen), size, align_corners=True)
+    blurred = within(gaussian_blur(upsample(maps, SCORE_SIZE), sigma=4.0, kernel_size=5), seen).flatten(1)
+    count = max(1, int(count_seen(seen, SCORE_SIZE) * max_ratio))
     return Prediction(blurred.topk(count, dim=1).values.mean(1), maps)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from adcore.backbones.features import FeatureExtractor
 from adcore.backbones.mirror import Decoder, fuse, fusing_layers, mirror_of
 from adcore.errors import ConfigError
-from adcore.maps import gaussian_blur, upsample
+from adcore.maps import gaussian_blur, highest, upsample
 from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from pydantic import Field
@@ -151,7 +151,7 @@ class UniNet(AnomalyModel):
         maps = [upsample(1 - F.cosine_similarity(t, s), images.shape[-2:], align_corners=True) for t, s in pairs]
         joined = torch.stack(maps).sum(0)
         smooth = gaussian_blur(joined, sigma=4.0, kernel_size=5)
-        return Prediction(smooth.flatten(1).amax(1), joined)
+        return Prediction(highest(smooth, self.seen), joined)
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """The contrastive loss of all layers of both teachers, on the student's selected features."""

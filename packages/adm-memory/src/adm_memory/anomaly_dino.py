@@ -8,9 +8,9 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_features
-from adcore.batching import split_batch
+from adcore.batching import parts_of
 from adcore.errors import ConfigError, TrainingError
-from adcore.maps import gaussian_blur, upsample
+from adcore.maps import gaussian_blur, seen_cells, upsample, within
 from adcore.model import Batch, Fit, Prediction, Update
 from einops import rearrange
 from pydantic import Field
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from adm_memory.bank import BankModel, entries
 from adm_memory.neighbours import DenseNeighbours
-from adm_memory.views import joined, layers_at, top_mean, turned
+from adm_memory.views import joined, layers_at, top_mean, turned_seen
 
 FEW, VIEWS = 16, 8  # up to so many images are turned into so many views
 BORDER, CENTRE_SHARE = 0.2, 0.35  # the object is what fills at least this share of the image without its border
@@ -100,10 +100,11 @@ class AnomalyDINO(BankModel):
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Keep the tokens of all views; there is nothing to optimise."""
-        for images in split_batch(batch.images):
-            for view in turned(images, self._views):
+        for images, seen in parts_of(batch):
+            for view, shown in turned_seen(images, seen, self._views):
                 tokens = self.tokens(view)
-                self._parts.append(F.normalize(tokens, dim=3)[self.kept(tokens)])
+                kept = self.kept(tokens) if shown is None else self.kept(tokens) & seen_cells(shown, tokens)
+                self._parts.append(F.normalize(tokens, dim=3)[kept])
         yield from ()
 
     def on_fit_end(self, fit: Fit) -> None:
@@ -140,8 +141,9 @@ class AnomalyDINO(BankModel):
         distances = nearest.square().view(tokens.shape[:3]) / 2  # of unit vectors: 1 - cos
         if self.masking:
             distances = distances * self.kept(tokens)
+        distances = within(distances, self.seen)
         anomaly_map = gaussian_blur(upsample(distances, images.shape[-2:]), sigma=4.0)
-        return top_mean(distances.flatten(1), self.top), anomaly_map
+        return top_mean(distances, self.top, self.seen), anomaly_map
 
     def export_module(self) -> nn.Module:
         """The same by one product with the whole bank; ConfigError with `masking`, whose components no graph has."""

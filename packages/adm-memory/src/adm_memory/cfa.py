@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_features
-from adcore.batching import split_batch
+from adcore.batching import parts_of
 from adcore.errors import ConfigError
-from adcore.maps import gaussian_blur, upsample
+from adcore.maps import gaussian_blur, highest, kept_cells, seen_cells, upsample, within
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.training.device import at_least_single
 from adcore.training.plan import Plan
@@ -100,17 +100,22 @@ class CFA(AnomalyModel):
 
     @torch.no_grad()
     def on_fit_start(self, fit: Fit) -> None:
-        """The bank: described average features of each position, or clusters of them.
+        """The bank: described average features of each position that counts in an image, or clusters of them.
 
         The descriptor is affine, so it describes their average instead of being averaged over all images.
         """
-        total, count = 0.0, 0
+        total, count, counts = 0.0, 0, None
         for batch in fit.train_batches():
-            for images in split_batch(batch.images.to(fit.device)):
-                total = total + self.features(images).sum(0, dtype=torch.double)
+            for images, seen in parts_of(batch.to(fit.device)):
+                features = self.features(images)
+                total = total + features.sum(0, dtype=torch.double)
                 count += len(images)
+                if seen is not None:
+                    cells = seen_cells(seen, rearrange(features, "b d h w -> b h w d")).any(0)
+                    counts = cells if counts is None else counts | cells
         mean = (total / count).to(self.descriptor.weight)[None]
         bank = rearrange(self.descriptor(mean), "1 d h w -> (h w) d")
+        bank = bank if counts is None else bank[counts.flatten()]
         if self.gamma_c > 1:
             clusters = KMeans(max(1, len(bank) // self.gamma_c), n_init=1, random_state=fit.plan.seed)
             bank = torch.from_numpy(clusters.fit(bank.cpu().numpy()).cluster_centers_).to(bank)
@@ -119,7 +124,7 @@ class CFA(AnomalyModel):
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """The coupled-hypersphere loss of the batch's patches."""
         described = at_least_single(self.descriptor(self.features(batch.images)))
-        patches = rearrange(described, "b d h w -> (b h w) d")  # (P, d)
+        patches = kept_cells(rearrange(described, "b d h w -> b h w d"), batch.seen)  # (P, d)
         distances, nearest = self.search(patches.detach(), self.num_neighbors + self.num_hard_negatives)
         loss = hypersphere_loss(patches, self.memory_bank, distances, nearest, self.num_neighbors, self.radius)
         yield Update(loss, logs={"loss": loss.detach()})
@@ -133,9 +138,9 @@ class CFA(AnomalyModel):
     def judge(self, distances: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Distances (B * h * w, K) to the nearest entries, nearest first -> score (B,), map (B, *size)."""
         scores = F.softmin(distances, 1)[:, 0] * distances[:, 0]
-        maps = rearrange(scores, "(b h w) -> b h w", h=grid[0], w=grid[1])
+        maps = within(rearrange(scores, "(b h w) -> b h w", h=grid[0], w=grid[1]), self.seen)
         anomaly_map = gaussian_blur(upsample(maps, size), sigma=4.0)
-        return anomaly_map.flatten(1).amax(1), anomaly_map
+        return highest(anomaly_map, self.seen), anomaly_map
 
     def export_module(self) -> nn.Module:
         """The same by one product with the whole bank."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from adcore.backbones.features import create_features
 from adcore.batching import split_batch
 from adcore.errors import ConfigError
-from adcore.maps import upsample
+from adcore.maps import upsample, within
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from pydantic import Field
 from torch import Tensor
@@ -81,4 +81,4 @@ class DFM(AnomalyModel):
             constant = (self.variances.log() + math.log(2 * math.pi)).sum()
             return Prediction(0.5 * ((code.square() / self.variances).sum(1) + constant))
         error = (centred - code @ self.directions).square().view_as(features).sum(1)  # (B, h, w)
-        return Prediction(error.flatten(1).sum(1), upsample(error, images.shape[-2:]))
+        return Prediction(within(error, self.seen, fill=0).flatten(1).sum(1), upsample(error, images.shape[-2:]))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from adcore.backbones.features import create_features
 from adcore.batching import one_at_a_time, split_batch
 from adcore.errors import ConfigError, TrainingError
-from adcore.maps import gaussian_blur, upsample
+from adcore.maps import gaussian_blur, highest, upsample, within
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from einops import rearrange
 from pydantic import Field
@@ -155,7 +155,7 @@ class PaDiM(AnomalyModel):
         delta = torch.cat([rearrange(part, "b d h w -> b (h w) d") for part in features]) - self.mean
         grouped = one_at_a_time(images.device) and not torch.compiler.is_compiling()
         distances = (in_groups if grouped else mahalanobis)(delta, self.whitening)
-        distances = rearrange(distances, "b (h w) -> b h w", h=features[0].shape[-2])
+        distances = within(rearrange(distances, "b (h w) -> b h w", h=features[0].shape[-2]), self.seen)
         maps = [gaussian_blur(upsample(part, images.shape[-2:]), sigma=4.0) for part in split_batch(distances)]
         anomaly_map = torch.cat(maps)
-        return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
+        return Prediction(highest(anomaly_map, self.seen), anomaly_map)

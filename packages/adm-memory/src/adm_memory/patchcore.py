@@ -6,12 +6,13 @@ import logging
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_features
-from adcore.batching import split_batch
+from adcore.batching import parts_of
 from adcore.errors import ConfigError, TrainingError
-from adcore.maps import gaussian_blur, upsample
+from adcore.maps import gaussian_blur, kept_cells, upsample, within
 from adcore.memory import trim
 from adcore.model import Batch, Fit, Prediction, Update
 from einops import rearrange
@@ -33,6 +34,11 @@ def reweight(score: Tensor, to_support: Tensor) -> Tensor:
     nearest neighbours of m* in the bank.
     """
     return (1 - F.softmax(to_support, dim=1)[:, 0]) * score
+
+
+def counted(distances: Tensor, rows: int, seen: np.ndarray | None) -> Tensor:
+    """Distances of the patches (B, h * w), h = `rows`; where nothing counts, the image's lowest (see AnomalyModel.seen)."""
+    return within(distances.unflatten(1, (rows, -1)), seen).flatten(1)
 
 
 def smooth_map(distances: Tensor, rows: int, images: Tensor) -> Tensor:
@@ -91,16 +97,21 @@ class PatchCore(BankModel):
 
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
-        """Copy the batch's patches into one buffer for all images; there is nothing to optimise."""
-        for images in split_batch(batch.images):
+        """Copy the batch's patches that count into one buffer for all images; there is nothing to optimise."""
+        for images, seen in parts_of(batch):
             patches, (h, w) = self.embed(images)
             if self._patches is None:
                 self._patches = self.room(self._images * h * w, patches)
+            patches = kept_cells(patches.view(len(images), h, w, -1), seen)
             if isinstance(self._patches, StreamedPatches):
                 self._patches.add(patches)
                 continue
             self._patches[self._filled : self._filled + len(patches)] = patches
-            self._filled, self._positions = self._filled + len(patches), h * w
+            if self.denoise == "lof" and self._filled and self._positions != len(patches) // len(images):
+                raise ConfigError(
+                    "denoise=lof compares the patches of one position; give one region of interest for all images"
+                )
+            self._filled, self._positions = self._filled + len(patches), len(patches) // len(images)
         yield from ()
 
     def room(self, total: int, patches: Tensor) -> Tensor | StreamedPatches:
@@ -178,7 +189,7 @@ class PatchCore(BankModel):
         """Distance of each patch to its nearest in the bank, as a smoothed map; the score is the re-weighted maximum."""
         patches, (h, w) = self.embed(images)
         distances, nearest = (rearrange(t, "(b l) 1 -> b l", l=h * w) for t in self.index.query(patches))
-        distances = self.weighted(distances, nearest)
+        distances = counted(self.weighted(distances, nearest), h, self.seen)
         worst = distances.argmax(1, keepdim=True)  # the patch m_test,* of each image
         score = distances.gather(1, worst)[:, 0]
         if self.num_neighbors > 1:
@@ -214,6 +225,7 @@ class ExportedPatchCore(nn.Module):
         partial, norms = self.neighbours(patches)  # (B * h * w, M)
         distances = (partial.amin(1, keepdim=True) + norms).clamp(min=0).sqrt()
         distances = self.model.weighted(distances, partial.argmin(1, keepdim=True)).view(-1, h * w)
+        distances = counted(distances, h, self.model.seen)
         worst = distances.argmax(1) + h * w * torch.arange(
             images.shape[0], device=images.device
         )  # among all patches: (B,)

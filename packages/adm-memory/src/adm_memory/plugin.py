@@ -142,6 +142,7 @@ _DFKDE = {
     "no_tiles": "it describes an image as a whole",
     "family": "memory",
     "title": "DFKDE",
+    "whole_image": "it describes an image as a whole, with black outside of the region",
     "paper": "Akcay et al., Anomalib: A Deep Learning Library for Anomaly Detection, ICIP 2022 (no paper of its own)",
     "year": 2022,
     "summary": "Kernel density of pooled features in a few principal components; scores images, without a map.",
@@ -272,6 +273,7 @@ def adcore_register_models() -> list[ModelCard]:
         ModelCard(
             name="dfm-nll",
             config={"backbone": "resnet50", "score": "nll"},
+            whole_image="it describes an image as a whole, with black outside of the region",
             summary="A Gaussian in the principal subspace of one layer's features; the score is its negative "
             "log-likelihood, without a map.",
             **_DFM,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from adcore.backbones.features import create_features
 from adcore.batching import split_batch
-from adcore.maps import gaussian_blur, upsample
+from adcore.maps import gaussian_blur, upsample, within
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from einops import rearrange
 from pydantic import Field
@@ -147,8 +147,8 @@ class RAD(AnomalyModel):
         if (kept := self.banks[0].shape[1]) < len(self.descriptors):
             similar = likeness.new_ones(len(images), kept) > 0
         distances = [
-            upsample(1 - nearby_cosines(bank, m, similar, self.radius), images.shape[-2:])
+            upsample(within(1 - nearby_cosines(bank, m, similar, self.radius), self.seen), images.shape[-2:])
             for bank, m in zip(self.banks, maps, strict=True)
         ]
         anomaly_map = gaussian_blur(torch.stack(distances).mean(0), sigma=1.0, kernel_size=5)
-        return Prediction(top_mean(anomaly_map.flatten(1), self.top), anomaly_map)
+        return Prediction(top_mean(anomaly_map, self.top, self.seen), anomaly_map)

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import torch
 from adcore.backbones.features import create_features
-from adcore.batching import split_batch
-from adcore.maps import gaussian_blur, upsample
+from adcore.batching import parts_of
+from adcore.maps import gaussian_blur, kept_cells, upsample, within
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor
 
 from adm_memory.pca import StreamingPCA
-from adm_memory.views import joined, layers_at, top_mean, turned
+from adm_memory.views import joined, layers_at, top_mean, turned_seen
 
 FIRST, LAST = 0.55, 0.70  # blocks 22 to 28 of 40 in the paper, as shares of the depth
 FEW, VIEWS = 16, 30  # up to so many images are turned into so many views
@@ -67,12 +67,12 @@ class SubspaceAD(AnomalyModel):
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Feed the tokens of all views to the PCA; there is nothing to optimise."""
-        for images in split_batch(batch.images):
-            for view in turned(images, self._views):
-                tokens = self.tokens(view).flatten(0, 2)
+        for images, seen in parts_of(batch):
+            for view, shown in turned_seen(images, seen, self._views):
+                tokens = self.tokens(view)
                 if self._pca is None:
-                    self._pca = StreamingPCA(self._images * self._views * len(tokens) // len(images))
-                self._pca.add(tokens)
+                    self._pca = StreamingPCA(self._images * self._views * tokens[0, :, :, 0].numel())
+                self._pca.add(kept_cells(tokens, shown))
         yield from ()
 
     def on_fit_end(self, fit: Fit) -> None:
@@ -85,5 +85,6 @@ class SubspaceAD(AnomalyModel):
         """Squared distance of each patch from the subspace, as a smoothed map; the score is the mean of the largest."""
         centred = self.tokens(images) - self.mean
         residual = (centred - centred @ self.directions.t() @ self.directions).square().sum(3)  # (B, h, w)
+        residual = within(residual, self.seen)
         anomaly_map = gaussian_blur(upsample(residual, images.shape[-2:]), sigma=4.0)
-        return Prediction(top_mean(residual.flatten(1), self.top), anomaly_map)
+        return Prediction(top_mean(residual, self.top, self.seen), anomaly_map)

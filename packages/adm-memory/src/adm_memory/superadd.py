@@ -8,9 +8,9 @@ from typing import Annotated, Any, Self
 
 import torch
 from adcore.backbones.features import create_features
-from adcore.batching import split_batch
+from adcore.batching import parts_of
 from adcore.errors import ConfigError
-from adcore.maps import gaussian_blur, upsample
+from adcore.maps import gaussian_blur, kept_cells, upsample, within
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
 from adcore.registry import backbone_card
 from einops import rearrange
@@ -156,11 +156,11 @@ class SuperADD(AnomalyModel):
     @torch.no_grad()
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Keep the patches of darker and brighter images, too; there is nothing to optimise."""
-        for images in split_batch(batch.images):
+        for images, seen in parts_of(batch):
             for factor in self.brightness:
-                seen = self.black + factor * (images - self.black)
-                for kept, tokens in zip(self._parts, self.tokens(seen), strict=True):
-                    kept.append(rearrange(tokens, "b c h w -> (b h w) c"))
+                lit = self.black + factor * (images - self.black)
+                for kept, tokens in zip(self._parts, self.tokens(lit), strict=True):
+                    kept.append(kept_cells(rearrange(tokens, "b c h w -> b h w c"), seen))
         yield from ()
 
     def on_fit_end(self, fit: Fit) -> None:
@@ -180,9 +180,9 @@ class SuperADD(AnomalyModel):
         for tokens, bank in zip(self.tokens(images), banks, strict=True):
             _, c, h, w = tokens.shape
             distances = bank(rearrange(tokens, "b c h w -> (b h w) c")) / c**0.5
-            maps.append(upsample(distances.view(-1, h, w), images.shape[-2:]))
+            maps.append(upsample(within(distances.view(-1, h, w), self.seen), images.shape[-2:]))
         anomaly_map = gaussian_blur(torch.stack(maps).mean(0), sigma=4.0)
-        return top_mean(anomaly_map.flatten(1), self.top), anomaly_map
+        return top_mean(anomaly_map, self.top, self.seen), anomaly_map
 
     def export_module(self) -> nn.Module:
         """The same by one product with each bank."""

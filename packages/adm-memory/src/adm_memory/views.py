@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from adcore.backbones.networks import describe_network
 from adcore.backbones.transformer import TransformerFeatures
 from adcore.errors import ConfigError
+from adcore.maps import count_seen, within
 from adcore.registry import backbone_card
 from einops import rearrange
 from torch import Tensor, nn
@@ -28,6 +30,18 @@ def turned(images: Tensor, views: int) -> Iterator[Tensor]:
     for view in range(1, views):
         turn = rotate(wide, 360 * view / views, InterpolationMode.BILINEAR)
         yield center_crop(turn, [height, width])
+
+
+def turned_seen(
+    images: Tensor, seen: Sequence[np.ndarray] | None, views: int
+) -> Iterator[tuple[Tensor, Sequence[np.ndarray] | None]]:
+    """`turned` images, each time with the pixels that count (Batch.seen) turned alike."""
+    if seen is None:
+        yield from ((view, None) for view in turned(images, views))
+        return
+    masks = torch.tensor(np.stack(seen), dtype=images.dtype, device=images.device)
+    for view in turned(torch.cat([images, masks[:, None]], 1), views):
+        yield view[:, :-1].contiguous(), list((view[:, -1] > 0).cpu().numpy())
 
 
 def layers_at(backbone: str, first: float, last: float) -> tuple[str, ...]:
@@ -69,6 +83,7 @@ def joined(maps: list[Tensor]) -> Tensor:
     return torch.cat([maps[0], *(F.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps[1:])], 1)
 
 
-def top_mean(values: Tensor, share: float) -> Tensor:
-    """Mean of the largest `share` of (B, L), at least of one: (B,)."""
-    return values.topk(max(1, int(share * values.shape[1])), dim=1).values.mean(1)
+def top_mean(values: Tensor, share: float, seen: np.ndarray | None = None) -> Tensor:
+    """Mean of the largest `share` of (B, h, w), at least of one, where they count: (B,). `seen` as AnomalyModel.seen."""
+    count = max(1, int(share * count_seen(seen, tuple(values.shape[-2:]))))
+    return within(values, seen).flatten(1).topk(count, dim=1).values.mean(1)

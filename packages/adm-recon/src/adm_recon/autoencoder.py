@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-import torch
-from adcore.maps import gaussian_blur
+from adcore.maps import gaussian_blur, highest
 from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from pydantic import Field
@@ -82,4 +81,4 @@ class Autoencoder(AnomalyModel):
 
     def forward(self, images: Tensor) -> Prediction:
         anomaly_map = gaussian_blur(self.residual(images), self.sigma)
-        return Prediction(torch.amax(anomaly_map, (1, 2)), anomaly_map)
+        return Prediction(highest(anomaly_map, self.seen), anomaly_map)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from adcore.maps import highest
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from pydantic import Field
@@ -167,11 +169,11 @@ class DRAEM(AnomalyModel):
         activations = self.discriminative.encode(torch.cat([images, reconstruction], dim=1))
         return self.discriminative.decode(activations).softmax(dim=1)[:, 1], activations  # M_o
 
-    def image_score(self, anomaly_map: Tensor) -> Tensor:
-        """(B, H, W) -> (B,), the maximum of the map, smoothed first when `score_window` says so."""
+    def image_score(self, anomaly_map: Tensor, seen: np.ndarray | None) -> Tensor:
+        """(B, H, W) -> (B,), the maximum of the map where it counts, smoothed first when `score_window` says so."""
         smooth = F.avg_pool2d(anomaly_map, self.score_window, 1, self.score_window // 2)
-        return smooth.amax(dim=(1, 2))
+        return highest(smooth, seen)
 
     def forward(self, images: Tensor) -> Prediction:
         anomaly_map, _ = self.segment(images)
-        return Prediction(self.image_score(anomaly_map), anomaly_map)
+        return Prediction(self.image_score(anomaly_map, self.seen), anomaly_map)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from adcore.backbones.build import load_weights
 from adcore.backbones.resolve import WeightsFile, resolve
 from adcore.errors import WeightsError
+from adcore.maps import highest
 from adcore.model import AnomalyModel, Batch, Fit, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from pydantic import Field
@@ -267,5 +268,5 @@ class DSR(AnomalyModel):
         joined, logits = self.detect(*self.vq.quantize(images))
         coarse = logits.softmax(1)
         anomaly_map = self.upsampler(torch.cat([joined, coarse], dim=1)).softmax(1)[:, 1]
-        score = F.avg_pool2d(coarse[:, 1], SCORE_WINDOW, 1, SCORE_WINDOW // 2).amax((1, 2))
-        return Prediction(score, anomaly_map)
+        smooth = F.avg_pool2d(coarse[:, 1], SCORE_WINDOW, 1, SCORE_WINDOW // 2)
+        return Prediction(highest(smooth, self.seen), anomaly_map)

@@ -31,6 +31,11 @@ THRESHOLD_HELP = (
 )
 DATA_OPTION = "An option of the dataset's reader, of `adcore info DATASET`; may be given several times."
 
+ROI_HELP = (
+    "Region of interest: a mask for all images (not 0 counts), a folder of masks, or a JSON file with polygons or rectangles "
+    "(COCO, LabelMe). What is outside is not seen, scored or drawn."
+)
+
 
 def data_options(required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The options that name the data, and those of every run (--out, --overwrite, --device, --backbone-dir, --json)."""
@@ -40,6 +45,7 @@ def data_options(required: bool = True) -> Callable[[Callable[..., Any]], Callab
         click.option("--pooled", is_flag=True, help="All categories together, as one."),
         click.option("--data-option", "pairs_of_data", multiple=True, metavar="KEY=VALUE", help=DATA_OPTION),
         click.option("--metadata", type=click.Path(), help="Short for --data-option metadata=FILE.csv."),
+        click.option("--roi", type=click.Path(exists=True, path_type=Path), metavar="MASK|FOLDER|JSON", help=ROI_HELP),
         click.option("--skip-bad", is_flag=True, help="Leave unreadable images out, and list them in the results."),
         *run_options,
     )
@@ -77,6 +83,7 @@ def choose_data(
     pairs_of_data: tuple[str, ...],
     metadata: str | None,
     skip_bad: bool,
+    roi: Path | None = None,
     val_split: str | None = None,
     val_ratio: float | None = None,
     shots: int | None = None,
@@ -108,7 +115,7 @@ def choose_data(
         category = categories[0]
     split = validation_split(val_split, val_ratio)
     chosen = choose_categories(name, root, category, options, pooled, needs_training)
-    rest = {"skip_bad": skip_bad, "shots": shots, "calibration": calibration}
+    rest = {"skip_bad": skip_bad, "shots": shots, "calibration": calibration, "roi": roi}
     return [DataChoice(name, root, one, options, **split, **rest) for one in chosen]
 
 

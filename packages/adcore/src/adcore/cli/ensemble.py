@@ -48,6 +48,7 @@ def command(
     pooled: bool,
     pairs_of_data: tuple[str, ...],
     metadata: str | None,
+    roi: Path | None,
     skip_bad: bool,
     out: Path | None,
     overwrite: bool,
@@ -72,7 +73,7 @@ def command(
         raise click.UsageError("--data is needed: its normal images make the scores comparable (a session: give --top)")
     if out is None:
         raise click.UsageError("--out is needed: the new model file, such as ensemble.safetensors")
-    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad)
+    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, roi)
     if len(chosen) > 1:
         raise click.UsageError("models are combined for one category; for all of them together give --pooled")
     from adcore import artifact as stored

@@ -27,6 +27,7 @@ def command(
     pooled: bool,
     pairs_of_data: tuple[str, ...],
     metadata: str | None,
+    roi: Path | None,
     skip_bad: bool,
     out: Path | None,
     overwrite: bool,
@@ -37,7 +38,7 @@ def command(
     """Score the test images with a trained model and report."""
     import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
-    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, needs_training=False)
+    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, roi, needs_training=False)
     from adcore import artifact as artifacts
     from adcore import pipeline
 

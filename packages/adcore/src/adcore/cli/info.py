@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -50,6 +51,7 @@ def _show_model(card: ModelCard, as_json: bool) -> None:
         + (f", sides multiples of {card.size_multiple}" * (card.size_multiple > 1)),
         "cost": f"{card.cost} ({COST[card.cost]})",
         "export": f"no: {card.not_exportable}" if card.not_exportable else "onnx, openvino, triton",
+        "score": f"of the whole image with --roi, too: {card.whole_image}" if card.whole_image else "",
         "tiles": f"no: {card.no_tiles}" if card.no_tiles else "of large images, with --set tile=SIDE",
         "licence": "; ".join(_licences(card)),
         "weights": ", ".join(card.required_backbones),
@@ -108,7 +110,7 @@ def _show_trained(path: Path, as_json: bool) -> None:
             "model": f"{header['model']} ({header['package']} {header['package_version']})",
             **told,
             "weights": ", ".join(weights),
-            "input": ", ".join(f"{key} {value}" for key, value in preprocess.items() if value is not None),
+            "input": ", ".join(f"{key} {_short(value)}" for key, value in preprocess.items() if value is not None),
             "threshold": shown,
             "of categories": ", ".join(f"{name} {one['value']:.6g}" for name, one in categories.items()),
             "review band": f"good below {band[0]:.6g}, bad from {band[1]:.6g} on" if band else "",
@@ -116,6 +118,11 @@ def _show_trained(path: Path, as_json: bool) -> None:
             "settings": ", ".join(f"{key}={value}" for key, value in header["config"].items() if key != "members"),
         }
     )
+
+
+def _short(value: Any) -> Any:
+    """A stored region of interest by its size."""
+    return f"of {value['size'][1]}x{value['size'][0]} px" if isinstance(value, dict) else value
 
 
 def _show_exported(path: Path, as_json: bool) -> None:

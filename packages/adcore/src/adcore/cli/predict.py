@@ -23,6 +23,11 @@ from adcore.cli.start import import_libraries
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", help="ray: a cluster scores SOURCE.")
 @click.option("--executor-option", multiple=True, metavar="KEY=VALUE", help="Of ray.init, such as address=auto.")
 @click.option("--category", help=CATEGORY)
+@click.option(
+    "--roi",
+    type=click.Path(exists=True, path_type=Path),
+    help="Regions of interest of the images, for a model that was trained with one for each: a folder of masks, or JSON.",
+)
 @click.option("--regions", is_flag=True, help=REGIONS)
 @click.option("--pixel-threshold", type=float, help=PIXEL_THRESHOLD)
 @click.option("--min-area", type=float, help=MIN_AREA)
@@ -38,6 +43,7 @@ def command(
     executor: str,
     executor_option: tuple[str, ...],
     category: str | None,
+    roi: Path | None,
     regions: bool,
     pixel_threshold: float | None,
     min_area: float | None,
@@ -62,10 +68,10 @@ def command(
     if full_size and out is None:
         raise click.UsageError("--full-size needs --out, the folder to save the maps in")
     pictures = save_crops or full_size or regions or pixel_threshold is not None or min_area is not None
-    if executor == "ray" and (out is None or resume or pictures):
+    if executor == "ray" and (out is None or resume or pictures or roi):
         raise click.UsageError(
-            "--executor ray writes a table into --out and nothing else; give --out, and leave out --resume, --full-size and "
-            "what asks for regions"
+            "--executor ray writes a table into --out and nothing else; give --out, and leave out --resume, --full-size, --roi "
+            "and what asks for regions"
         )
     if executor_option and executor == "local":
         raise click.UsageError("--executor-option goes with --executor ray")
@@ -90,7 +96,8 @@ def command(
             new_folder(out, overwrite or (resume and only_leftovers(out)))
         predictor = load(artifact, chosen_device, category=category)
         stored = read_header(artifact)[CHECKSUM] if artifact.exists() else predictor.model.card.name
-        origin = f"{stored} {source.absolute()} {predictor.device} {category}" if out else ""
+        given = f" {roi.absolute()}" if roi else ""
+        origin = f"{stored} {source.absolute()} {predictor.device} {category}{given}" if out else ""
         calibration = predictor.calibration
         options = RowOptions.chosen(regions, pixel_threshold, min_area, review_band, save_crops, calibration, full_size)
         if executor == "ray":
@@ -98,8 +105,10 @@ def command(
             cluster = Cluster(artifact, category, engine, workers, chosen_device)
             found = cluster.predict_files(predictor, source, out, skip_bad, options)
         else:
-            several = Workers(workers, artifact, category) if workers and workers > 1 else None
-            found = predict_files(predictor, source, out, skip_bad, origin, resume, options, several, bar.on_progress)
+            several = Workers(workers, artifact, category, roi) if workers and workers > 1 else None
+            found = predict_files(
+                predictor, source, out, skip_bad, origin, resume, options, several, bar.on_progress, roi
+            )
         for one in found:
             bad = isinstance(one, Skipped)
             if as_json:

@@ -31,6 +31,7 @@ def command(
     pooled: bool,
     pairs_of_data: tuple[str, ...],
     metadata: str | None,
+    roi: Path | None,
     skip_bad: bool,
     out: Path | None,
     overwrite: bool,
@@ -50,7 +51,7 @@ def command(
         raise click.UsageError("--method and --data belong together; --value needs neither")
     import_libraries()
     chosen_device = apply_globals(device, backbone_dir)
-    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad) if data else []
+    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, roi) if data else []
     from adcore_runtime.rows import parse_band
 
     from adcore import artifact as artifacts

@@ -43,6 +43,7 @@ def command(
     pooled: bool,
     pairs_of_data: tuple[str, ...],
     metadata: str | None,
+    roi: Path | None,
     skip_bad: bool,
     out: Path | None,
     overwrite: bool,
@@ -75,7 +76,7 @@ def command(
 
     choice = choose_model(model, overrides)
     split = val_split, val_ratio, shots, calibration, choice.card.training != "none"
-    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, *split)
+    chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, roi, *split)
     from adcore import pipeline
     from adcore.training.callbacks import ProgressBar
 

@@ -35,6 +35,7 @@ def command(
     pooled: bool,
     pairs_of_data: tuple[str, ...],
     metadata: str | None,
+    roi: Path | None,
     skip_bad: bool,
     out: Path | None,
     overwrite: bool,
@@ -55,7 +56,7 @@ def command(
     chosen = None
     if data:
         split = ("from_test", val_ratio, None, None, False)
-        chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, *split)
+        chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, roi, *split)
         if len(chosen) != 1:
             raise click.UsageError("--category all gives several thresholds; choose one category, or --pooled")
     from adcore import update

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from adcore_runtime.image import gray_photo
+from adcore_runtime.roi import Roi
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -38,6 +39,8 @@ class Item:
     extra: Mapping[str, Any] = field(default_factory=dict)  # of the reader
     photo: np.ndarray | None = None  # (H, W) uint8, the decoded image in gray, where it was asked for
     size: tuple[int, int] = (0, 0)  # height and width of the decoded image
+    roi: Roi | None = None  # its own region of interest, where each image has one
+    seen: np.ndarray | None = None  # (h, w) bool, the pixels that count; None: all
 
 
 @dataclass
@@ -82,11 +85,17 @@ def read_item(reader: DatasetReader, sample: Sample, preprocess: Preprocess, pho
         raise DataError(
             f"{sample.mask_path}: mask of {w}x{h} px for an image of {width}x{height} px{turned}; make it the same size"
         )
-    inputs, small = prepare(image, mask, preprocess, sample.image_path)
+    height, width = image.shape[-2:]
+    roi = reader.rois.of(sample.image_path, reader.root, height, width) if reader.rois else None
+    view = preprocess.of(roi)
+    inputs, small = prepare(image, mask, view, sample.image_path)
     if small is None and sample.label == NORMAL:
         small = torch.zeros(inputs.shape[-2:], dtype=torch.bool)
+    seen = view.seen(height, width)
+    if seen is not None and small is not None:
+        small &= torch.tensor(seen)
     gray = gray_photo(image.numpy()) if photo else None
-    return Item(inputs, small, sample, extra, gray, (image.shape[-2], image.shape[-1]))
+    return Item(inputs, small, sample, extra, gray, (height, width), roi, seen)
 
 
 class ImageDataset(Dataset):
@@ -147,14 +156,15 @@ class ImageDataset(Dataset):
     def _cached(self, index: int) -> Item | None:
         found = self.cache.get(index) if self.cache else None
         sample = self.samples[index]
-        return Item(*found, sample, self.reader.extra(sample)) if found else None
+        return Item(*found, sample, self.reader.extra(sample), seen=self.preprocess.common_seen) if found else None
 
     def _read(self, index: int, epoch: int | None) -> Item:
         item = read_item(self.reader, self.samples[index], self.preprocess, self.photos)
         if self.preprocess.tile and epoch is not None:
-            tile = drawn_tile(self.preprocess, item.image, self.seed, index, epoch)
-            mask = None if item.mask is None else item.mask[tile].clone()
-            item = replace(item, image=cut(self.preprocess, item.image, tile), mask=mask)
+            tile = drawn_tile(self.preprocess, item.image, self.seed, index, epoch, item.seen)
+            mask, seen = (None if one is None else one[tile] for one in (item.mask, item.seen))
+            mask = None if mask is None else mask.clone()
+            item = replace(item, image=cut(self.preprocess, item.image, tile), mask=mask, seen=seen)
         if self.cache:
             self.cache.put(index, item.image, item.mask)
         return item
@@ -182,6 +192,7 @@ def collate(items: Sequence[Item]) -> Batch:
         extra={
             key: [item.extra.get(key) for item in items] for key in sorted({k for item in items for k in item.extra})
         },
+        seen=None if items[0].seen is None else [item.seen for item in items],
     )
 
 

@@ -44,8 +44,8 @@ def image_from_array(array: np.ndarray, channels: int = 3) -> Tensor:
     return torch.from_numpy(arrays.image_from_array(array, channels))
 
 
-def read_mask(path: str | Path) -> Tensor:
-    """Decode a mask to (H, W) bool, True where anomalous.
+def read_mask(path: str | Path, nonzero: bool = False) -> Tensor:
+    """Decode a mask to (H, W) bool, True where anomalous; with `nonzero` where any value but 0 is in a lossless file.
 
     In a palette image every colour but black is anomalous. In a gray or RGB image (largest channel) it is every value
     from half of the range up, so that JPEG noise and the soft edges of a resized mask do not grow the region; but where
@@ -60,10 +60,10 @@ def read_mask(path: str | Path) -> Tensor:
     elif np.issubdtype(values.dtype, np.floating):
         if not np.isfinite(values).all():
             raise DataError(f"{path}: NaN or infinite values in a mask; save it as 8-bit PNG, 0 normal, 255 anomalous")
-        mask = values >= 0.5
+        mask = values != 0 if nonzero else values >= 0.5
     else:
         half = np.iinfo(values.dtype).max // 2 + 1
-        class_numbers = kind == "exact" and values.max() < half
+        class_numbers = kind == "exact" and (nonzero or values.max() < half)
         mask = values > 0 if kind == "palette" or class_numbers else values >= half
     return torch.from_numpy(np.ascontiguousarray(mask))
 

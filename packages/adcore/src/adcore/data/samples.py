@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:  # keeps torch out of dataset listings
     from torch import Tensor
 
+    from adcore.data.roi import Rois
+
 NORMAL, ANOMALOUS = 0, 1
 
 
@@ -36,6 +38,7 @@ class DatasetReader:
     layout: ClassVar[str] = ""
     needs_training: bool = True  # False: a category without normal training images is no error
     channels: int = 3  # of decoded images; `ImageDataset` sets what the model takes
+    rois: Rois | None = None  # where each image has a region of interest of its own
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)

@@ -27,8 +27,8 @@ def measure(scoring: Scoring, threshold: float | None, pixel_threshold: float | 
     if not scoring.images:
         return image_metrics([], [], threshold)
     known = _with_masks(scoring)
-    maps, masks = [image.anomaly_map for image in known], [image.mask for image in known]
-    pixel = pixel_metrics(maps, masks) | segmentation_metrics(maps, masks, pixel_threshold)
+    maps, masks, seen = [i.anomaly_map for i in known], [i.mask for i in known], [i.seen for i in known]
+    pixel = pixel_metrics(maps, masks, seen) | segmentation_metrics(maps, masks, pixel_threshold, seen)
     if all(image.anomaly_map is None for image in scoring.images):
         pixel = Metrics.undefined(tuple(pixel.values), "the model gives no anomaly map")
     return image_metrics(scoring.scores, scoring.labels, threshold) | pixel | plugin_metrics(scoring)
@@ -39,14 +39,14 @@ def intervals(scoring: Scoring) -> dict[str, tuple[float, float] | None]:
     if not scoring.images:
         return {}
     known = _with_masks(scoring)
-    maps, masks = [image.anomaly_map for image in known], [image.mask for image in known]
-    pixel = pixel_intervals(maps, masks, [image.sample.label for image in known])
+    maps, masks, seen = [i.anomaly_map for i in known], [i.mask for i in known], [i.seen for i in known]
+    pixel = pixel_intervals(maps, masks, [image.sample.label for image in known], seen=seen)
     return {"image_auroc": auroc_interval(scoring.scores, scoring.labels), **pixel}
 
 
 def map_ranges(scoring: Scoring) -> list[tuple[float, float]] | None:
     """Median and highest value of each normal image's anomaly map; None where one has no map."""
-    maps = [image.anomaly_map for image in scoring.images if image.sample.label == NORMAL]
+    maps = [image.values for image in scoring.images if image.sample.label == NORMAL]
     if any(one is None for one in maps):
         return None
     return [(float(np.median(one)), float(one.max())) for one in maps]
@@ -111,6 +111,7 @@ def defect_rows(scoring: Scoring, threshold: float | None) -> list[dict[str, Any
         [image.anomaly_map for image in known],
         [image.mask for image in known],
         [name_of(image.sample) for image in known],
+        [image.seen for image in known],
     )
     rows = []
     for defect, scores in sorted(types.items()):

@@ -61,7 +61,7 @@ def gallery(scoring: Scoring, threshold: float | None, preprocess: Preprocess) -
             "label": image.sample.label,
             "score": image.score,
             "size": image.size,
-            "to_pixel": _to_pixel(preprocess, *image.size),
+            "to_pixel": _to_pixel(preprocess.of(image.roi), *image.size),
         }
         for part, image in zip(parts, images, strict=True)
     ]

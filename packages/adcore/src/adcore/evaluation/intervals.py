@@ -39,14 +39,19 @@ def auroc_interval(scores: Any, labels: Any, seed: int = 0) -> tuple[float, floa
 
 
 def pixel_intervals(
-    maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], labels: Sequence[int], seed: int = 0
+    maps: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    labels: Sequence[int],
+    seed: int = 0,
+    seen: Sequence[np.ndarray | None] | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of PIXEL_METRICS, empty where they are undefined; maps and masks as for `pixel_metrics`.
+    """95 % percentile intervals of PIXEL_METRICS, empty where they are undefined; maps, masks and `seen` as for
+    `pixel_metrics`.
 
     Whole images are drawn again, normal and anomalous ones (`labels`) each as many as there are: pixels of one image are
     no independent samples. Scores are sorted into LEVELS, so that memory does not grow with the images.
     """
-    labels = np.asarray(labels, bool)
+    labels, seen = np.asarray(labels, bool), seen or [None] * len(maps)
     anomalous = [one[mask] for one, mask in zip(maps, masks, strict=True) if mask.any()]
     if not anomalous or all(mask.all() for mask in masks):
         return {}
@@ -55,7 +60,7 @@ def pixel_intervals(
     counts, regions = np.zeros((PIXEL_RESAMPLES, 3, len(edges) + 1)), np.zeros(PIXEL_RESAMPLES)
     for start in range(0, len(maps), GROUP):
         part = slice(start, start + GROUP)
-        found = [_counts(one, mask, edges) for one, mask in zip(maps[part], masks[part], strict=True)]
+        found = [_counts(*one, edges) for one in zip(maps[part], masks[part], seen[part], strict=True)]
         counts += np.tensordot(times[:, part], np.stack([count for count, _ in found]), 1)
         regions += times[:, part] @ [number for _, number in found]
     values = [
@@ -69,10 +74,11 @@ def pixel_intervals(
     return {name: (float(low), float(high)) for name, low, high in zip(PIXEL_METRICS, *bounds, strict=True)}
 
 
-def _counts(one: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, int]:
+def _counts(one: np.ndarray, mask: np.ndarray, seen: np.ndarray | None, edges: np.ndarray) -> tuple[np.ndarray, int]:
     """Normal pixels, anomalous pixels and overlap by level, (3, levels), of one map; and the regions of its mask."""
     counts, regions = np.zeros((3, len(edges) + 1)), 0
-    normal = np.sort(one[~mask])  # to look a few edges up in many scores is faster than the other way round
+    good = ~mask if seen is None else seen & ~mask
+    normal = np.sort(one[good])  # to look a few edges up in many scores is faster than the other way round
     counts[0] = np.diff(np.searchsorted(normal, edges, "left"), prepend=0, append=normal.size)
     if mask.any():
         weights, regions = region_weights(mask)

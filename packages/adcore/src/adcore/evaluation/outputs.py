@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from adcore.errors import AdcoreError, DataError, PluginError
+from adcore.maps import within
 from adcore.memory import is_out_of_memory
 from adcore.model import AnomalyModel, Prediction
 
@@ -16,12 +18,15 @@ def checked_prediction(
     images: Tensor,
     names: Sequence[str],
     predict: Callable[[Tensor], Prediction] | None = None,
+    seen: np.ndarray | None = None,
 ) -> Prediction:
     """`model(images)` for (B, 3, H, W): score (B,) float32 and anomaly_map (B, H, W) float32 or None, all finite.
 
-    `names` are those of the images, for errors; `predict` is called in place of `model`. Raises PluginError for anything else
+    `names` are those of the images, for errors; `predict` is called in place of `model`. `seen` (H, W) bool: the pixels that
+    count, outside of which a map has its lowest value; None: all. Raises PluginError for anything else
     that the model returns or raises, DataError for a value that is not finite, AdcoreError when memory does not suffice.
     """
+    before, model.seen = model.seen, seen
     try:
         prediction = (predict or model)(images)
     except AdcoreError:
@@ -34,6 +39,8 @@ def checked_prediction(
             ) from None
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise PluginError(f"{describe(model)} failed on {names[0]}: {reason} (--debug shows where)") from error
+    finally:
+        model.seen = before
     wrong = _violation(prediction, images)
     if wrong:
         raise PluginError(
@@ -50,7 +57,7 @@ def checked_prediction(
                 f"{name}: the {what} of {describe(model)} is NaN or infinite; look for extreme values in that image, "
                 "or train the model again, with a smaller learning rate if it has one"
             )
-    return Prediction(score, maps)
+    return Prediction(score, None if maps is None else within(maps, seen))
 
 
 def describe(model: AnomalyModel) -> str:

@@ -108,7 +108,7 @@ def sample_panels(
     panels = []
     for index, why in plots.pick_samples(scoring.scores, scoring.labels, threshold, limit):
         image = scoring.images[index]
-        photo = view(reader.image(image.sample))
+        photo = view.of(image.roi)(reader.image(image.sample))
         figure = plots.sample_panel(photo, image.anomaly_map, image.mask, colours)
         name = f"{image.sample.defect}/{image.sample.image_path.name}"
         panels.append(ReportFigure(f"{why}: {name}", figure, f"score {image.score:.4g}", kind="jpeg"))

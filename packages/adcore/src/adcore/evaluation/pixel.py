@@ -20,11 +20,14 @@ PIXEL_METRICS = ("pixel_auroc", "pixel_aupr", "pixel_f1_max", "aupro", "aupro_5"
 FPR_LIMIT, FEW_FALSE_POSITIVES = 0.3, 0.05
 
 
-def pixel_metrics(maps: Sequence[Any], masks: Sequence[Any]) -> Metrics:
+def pixel_metrics(
+    maps: Sequence[Any], masks: Sequence[Any], seen: Sequence[np.ndarray | None] | None = None
+) -> Metrics:
     """Pixel AUROC, AUPR (average precision), F1-max, AUPRO and AUPRO at 5 % over all images together, each in [0, 1].
 
     `maps`: (H, W) float32 each, raw, higher = more anomalous; `masks`: (H, W) bool each, True = anomalous; sizes may
-    differ from image to image. Leave out images whose mask is not known. AUPRO: per-region overlap, the mean over all
+    differ from image to image. Leave out images whose mask is not known. `seen`, (H, W) bool or None each: normal pixels
+    outside of it do not count, and there are no others; None: all count. AUPRO: per-region overlap, the mean over all
     8-connected regions of the share that is found, integrated over the false positive rate up to 0.3 and divided by 0.3
     (Bergmann et al., IJCV 2021); `aupro_5` up to 0.05, as for MVTec AD 2.
     Memory: one float32 copy of the scores, sorted in place, and 130 bytes for each anomalous pixel; where 5 % are
@@ -33,7 +36,7 @@ def pixel_metrics(maps: Sequence[Any], masks: Sequence[Any]) -> Metrics:
     """
     if len(maps) != len(masks):
         raise DataError(f"{len(maps)} anomaly maps but {len(masks)} masks: leave out images whose mask is not known")
-    pixels = _collect(maps, masks)
+    pixels = _collect(maps, masks, seen)
     if not len(maps):
         return Metrics.undefined(PIXEL_METRICS, "no anomaly map with a known mask")
     if not pixels.anomalous.size or not pixels.normal.size:
@@ -42,15 +45,20 @@ def pixel_metrics(maps: Sequence[Any], masks: Sequence[Any]) -> Metrics:
     return curve_metrics(_steps(pixels, [pixels.normal]))
 
 
-def defect_aupro(maps: Sequence[Any], masks: Sequence[Any], types: Sequence[str | None]) -> dict[str, float]:
-    """AUPRO of each defect type: its images and all normal ones, whose type is None; maps and masks as above.
+def defect_aupro(
+    maps: Sequence[Any],
+    masks: Sequence[Any],
+    types: Sequence[str | None],
+    seen: Sequence[np.ndarray | None] | None = None,
+) -> dict[str, float]:
+    """AUPRO of each defect type: its images and all normal ones, whose type is None; maps, masks and `seen` as above.
 
     A type without an anomalous pixel is left out. The pixels of the normal images are sorted once for all types.
     """
 
     def collected(name: str | None) -> _Pixels:
         chosen = [i for i, one in enumerate(types) if one == name]
-        return _collect([maps[i] for i in chosen], [masks[i] for i in chosen])
+        return _collect([maps[i] for i in chosen], [masks[i] for i in chosen], seen and [seen[i] for i in chosen])
 
     good, found = collected(None).normal, {}
     for name in sorted({one for one in types if one is not None}):
@@ -134,13 +142,17 @@ def _area(fpr_before: np.ndarray, fpr_after: np.ndarray, rise: np.ndarray, limit
     return float(rise @ (ramp + np.maximum(limit - fpr_after, 0)))
 
 
-def _collect(maps: Sequence[Any], masks: Sequence[Any]) -> _Pixels:
-    n_pixels = sum(int(np.prod(np.shape(mask))) for mask in masks)
+def _collect(maps: Sequence[Any], masks: Sequence[Any], seen: Sequence[np.ndarray | None] | None = None) -> _Pixels:
+    seen = seen or [None] * len(maps)
+    n_pixels = sum(
+        int(np.prod(np.shape(mask)) if part is None else np.count_nonzero(part))
+        for mask, part in zip(masks, seen, strict=True)
+    )
     n_anomalous = sum(int(np.count_nonzero(as_array(mask))) for mask in masks)
     normal = np.empty(n_pixels - n_anomalous, np.float32)
     anomalous, weights = np.empty(n_anomalous, np.float32), np.empty(n_anomalous)
     i = j = n_regions = 0
-    for number, (map_, mask) in enumerate(zip(maps, masks, strict=True)):
+    for number, (map_, mask, part) in enumerate(zip(maps, masks, seen, strict=True)):
         map_, mask = np.asarray(as_array(map_), np.float32), np.asarray(as_array(mask), bool)
         if map_.shape != mask.shape or map_.ndim != 2:
             raise DataError(
@@ -149,8 +161,9 @@ def _collect(maps: Sequence[Any], masks: Sequence[Any]) -> _Pixels:
         if not np.isfinite(map_).all():
             raise DataError(f"anomaly map {number} holds NaN or Inf; look for NaN in that image, or train again")
         n_inside = int(np.count_nonzero(mask))
-        n_outside = mask.size - n_inside
-        normal[i : i + n_outside] = map_[~mask] if n_inside else map_.ravel()
+        good = ~mask if part is None else part & ~mask
+        n_outside = int(np.count_nonzero(good))
+        normal[i : i + n_outside] = map_.ravel() if n_outside == mask.size else map_[good]
         if n_inside:
             anomalous[j : j + n_inside] = map_[mask]
             weights[j : j + n_inside], n = region_weights(mask)

@@ -42,6 +42,7 @@ def _compute(card: MetricCard, target: Any, scoring: Scoring) -> float | None:
     if card.level == "image":
         metric.update(torch.from_numpy(scoring.scores), torch.from_numpy(scoring.labels))
     else:
-        for anomaly_map, mask in zip(maps, masks, strict=True):
-            metric.update(torch.from_numpy(anomaly_map).flatten(), torch.from_numpy(mask).flatten().long())
+        for image in known:
+            mask = image.mask if image.seen is None else image.mask[image.seen]
+            metric.update(torch.from_numpy(image.values).flatten(), torch.from_numpy(mask).flatten().long())
     return float(metric.compute())

@@ -39,6 +39,7 @@ class Pool:
 
 def score_pool(model: BatchModel, pool: Pool) -> Iterator[tuple[Item, Prediction] | Skipped]:
     """Each image with its checked prediction, or why it was left out, in order."""
+    model.seen = pool.dataset.preprocess.common_seen
     predictions = iter(model.score_all(pool))
 
     def following(_: Tensor) -> Prediction:
@@ -49,7 +50,7 @@ def score_pool(model: BatchModel, pool: Pool) -> Iterator[tuple[Item, Prediction
             yield item
             continue
         image = item.image[None].to(pool.device)
-        yield item, checked_prediction(model, image, [str(item.sample.image_path)], following)
+        yield item, checked_prediction(model, image, [str(item.sample.image_path)], following, item.seen)
 
 
 def protocol_record(model: AnomalyModel, paths: Iterable[Path]) -> dict[str, Any]:

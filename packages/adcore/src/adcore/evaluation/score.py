@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from adcore_runtime import drift
+from adcore_runtime.roi import Roi
 from adcore_runtime.tiles import stitched
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from adcore.errors import DataError
 from adcore.evaluation.outputs import checked_prediction
 from adcore.evaluation.pool import Pool, score_pool
 from adcore.evaluation.previews import preview
-from adcore.model import AnomalyModel, BatchModel, Prediction
+from adcore.model import AnomalyModel, BatchModel
 from adcore.preprocess import Preprocess
 
 GPU_BATCH = 16
@@ -43,6 +44,13 @@ class ScoredImage:
     input: Tensor | None = field(default=None, repr=False)  # (C, h, w), where it was asked for
     preview: bytes | None = field(default=None, repr=False)  # a small JPEG, where it was asked for
     statistics: dict[str, float] = field(default_factory=dict, repr=False)  # for drift, where they were asked for
+    roi: Roi | None = None  # its own region of interest, where each image has one
+    seen: np.ndarray | None = field(default=None, repr=False)  # (h, w) bool: the pixels that count; None: all
+
+    @property
+    def values(self) -> np.ndarray | None:
+        """(N,) or (h, w): the map's values that count; None without a map."""
+        return self.anomaly_map if self.seen is None or self.anomaly_map is None else self.anomaly_map[self.seen]
 
 
 @dataclass
@@ -71,16 +79,24 @@ class Scoring:
 
 @torch.inference_mode()
 def run_model(
-    model: AnomalyModel, images: list[Tensor], device: torch.device | str, names: Sequence[str]
+    model: AnomalyModel,
+    images: list[Tensor],
+    device: torch.device | str,
+    names: Sequence[str],
+    seen: Sequence[np.ndarray | None] = (),
 ) -> Iterator[tuple[float, np.ndarray | None]]:
     """(score, anomaly map (h, w) float32 or None) of each preprocessed image (3, h, w), checked; `names` are for errors.
 
-    On a CPU each image is scored alone, see `adcore.batching`, or in the model's own groups.
+    `seen` of each: the pixels (h, w) bool that count, None or left out where all do. On a CPU each image is scored alone, see
+    `adcore.batching`, or in the model's own groups; so are images of which different pixels count.
     """
+    seen = seen or [None] * len(images)
     size = model.group if one_at_a_time(device) else len(images)
+    if any(one is not seen[0] for one in seen):
+        size = 1
     for start in range(0, len(images), size):
         batch = torch.stack(images[start : start + size]).to(device)
-        prediction = checked_prediction(model, batch, names[start : start + size])
+        prediction = checked_prediction(model, batch, names[start : start + size], seen=seen[start])
         maps = prediction.anomaly_map
         for i, score in enumerate(prediction.score.tolist()):
             yield score, None if maps is None else maps[i].cpu().numpy()
@@ -93,14 +109,16 @@ def score_image(
     device: torch.device | str,
     name: str,
     progress: Progress | None = None,
+    seen: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray | None]:
     """Score and anomaly map (h, w) float32 or None of what `prepare` gives for one image called `name`.
 
     With tiles the map is stitched from theirs, and the score is the highest of a tile; no more than a group of tiles is in
-    memory at once. `progress` is told the tiles that are done.
+    memory at once. `seen` (h, w) bool: the pixels that count; tiles without one are left out. `progress` is told the tiles that
+    are done.
     """
     if preprocess.tile is None:
-        ((score, anomaly_map),) = run_model(model, [inputs], device, [name])
+        ((score, anomaly_map),) = run_model(model, [inputs], device, [name], [seen])
         return score, anomaly_map
     plane = tuple(inputs.shape[-2:])
     size, tiles, done = model.group if one_at_a_time(device) else GPU_BATCH, preprocess.tiles(plane), 0
@@ -108,12 +126,20 @@ def score_image(
     def results() -> Iterator[tuple[float, np.ndarray | None]]:
         nonlocal done
         for group in _groups(iter(tiles), size):
-            yield from run_model(model, [cut(preprocess, inputs, tile) for tile in group], device, [name] * len(group))
+            parts = [None if seen is None else seen[tile] for tile in group]
+            kept = [i for i, part in enumerate(parts) if part is None or part.any()]
+            images, chosen = [cut(preprocess, inputs, group[i]) for i in kept], [parts[i] for i in kept]
+            found = run_model(model, images, device, [name] * len(kept), chosen)
+            for i in range(len(group)):
+                yield next(found) if i in kept else (-np.inf, None)
             done += len(group)
             if progress:
                 progress("tiles", done, len(tiles))
 
-    return stitched(plane, preprocess.tile, preprocess.tile_overlap, results())
+    score, anomaly_map = stitched(plane, preprocess.tile, preprocess.tile_overlap, results())
+    if seen is not None and anomaly_map is not None:
+        anomaly_map[~seen] = anomaly_map[seen].min()
+    return score, anomaly_map
 
 
 def score_each(
@@ -138,7 +164,12 @@ def score_each(
     model.warm_up()
     if isinstance(model, BatchModel):
         for scored in score_pool(model, Pool(dataset, device, skip_bad)):
-            yield scored if isinstance(scored, Skipped) else _scored(*scored, inputs)
+            if isinstance(scored, Skipped):
+                yield scored
+                continue
+            item, prediction = scored
+            maps = prediction.anomaly_map
+            yield _scored(item, prediction.score.item(), None if maps is None else maps[0].cpu().numpy(), inputs)
         return
     if preprocess.tile:  # one image at a time: it may be large
         size, items = 1, map(dataset.fetch, range(len(dataset)))
@@ -151,27 +182,25 @@ def score_each(
         if bad and not skip_bad:
             raise DataError(bad[0].reason)
         good = [item for _, item in group if isinstance(item, Item)]
-        names = [str(item.sample.image_path) for item in good]
+        names, seen = [str(item.sample.image_path) for item in good], [item.seen for item in good]
         if preprocess.tile:
-            inputs_of = zip(good, names, strict=True)
-            results = (score_image(model, item.image, preprocess, device, name, progress) for item, name in inputs_of)
+            given = zip(good, names, strict=True)
+            results = (
+                score_image(model, item.image, preprocess, device, name, progress, item.seen) for item, name in given
+            )
         else:
-            results = run_model(model, [item.image for item in good], device, names)
-        for sample, item in group:
+            results = run_model(model, [item.image for item in good], device, names, seen)
+        for _, item in group:
             if isinstance(item, Skipped):
                 yield item
                 continue
             score, anomaly_map = next(results)
-            mask = None if item.mask is None else item.mask.numpy()
-            yield ScoredImage(sample, score, anomaly_map, mask, item.photo, item.size, item.image if inputs else None)
+            yield _scored(item, score, anomaly_map, inputs)
 
 
-def _scored(item: Item, prediction: Prediction, inputs: bool) -> ScoredImage:
-    """An image of a pool."""
-    maps, mask = prediction.anomaly_map, None if item.mask is None else item.mask.numpy()
-    anomaly_map = None if maps is None else maps[0].cpu().numpy()
-    kept = item.image if inputs else None
-    return ScoredImage(item.sample, prediction.score.item(), anomaly_map, mask, item.photo, item.size, kept)
+def _scored(item: Item, score: float, anomaly_map: np.ndarray | None, inputs: bool) -> ScoredImage:
+    mask, kept = None if item.mask is None else item.mask.numpy(), item.image if inputs else None
+    return ScoredImage(item.sample, score, anomaly_map, mask, item.photo, item.size, kept, roi=item.roi, seen=item.seen)
 
 
 def score_samples(

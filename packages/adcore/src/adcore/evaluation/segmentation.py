@@ -12,12 +12,15 @@ SEGMENTATION_METRICS = ("seg_f1",)
 
 
 def segmentation_metrics(
-    maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], pixel_threshold: float | None
+    maps: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    pixel_threshold: float | None,
+    seen: Sequence[np.ndarray | None] | None = None,
 ) -> Metrics:
     """SegF1: F1 of the pixels at or above `pixel_threshold`, over all images together (MVTec AD 2, Heckler-Kram et al. 2025).
 
     `maps`: (H, W) float32 each, raw; `masks`: (H, W) bool each. The threshold has to come from normal images alone; None:
-    there is none.
+    there is none. `seen` as for `pixel_metrics`.
     """
     if pixel_threshold is None:
         return Metrics.undefined(SEGMENTATION_METRICS, "no pixel threshold: no map of a normal image to calibrate on")
@@ -27,6 +30,9 @@ def segmentation_metrics(
     if not anomalous:
         return Metrics.undefined(SEGMENTATION_METRICS, "no anomalous pixel in the masks")
     flagged = [one >= pixel_threshold for one in maps]
+    flagged = [
+        one if part is None else one & part for one, part in zip(flagged, seen or [None] * len(maps), strict=True)
+    ]
     tp = sum(int(np.count_nonzero(one & mask)) for one, mask in zip(flagged, masks, strict=True))
     positive = sum(int(np.count_nonzero(one)) for one in flagged)
     return Metrics({"seg_f1": 2 * tp / (positive + anomalous)})

@@ -41,6 +41,7 @@ class ConditionConfig(BaseModel):
     threshold: str = "f1_percentile"
     shots: int | None = Field(None, ge=1)  # normal images of the source that train; None: all
     calibration: str | None = None  # "cv:5": the threshold is chosen on the source's training images
+    roi: Path | None = None  # a region of interest of all images, or one for each
     skip_bad: bool = False
     data_options: dict[str, Any] = Field(default_factory=dict)  # of the dataset's reader
     tensorboard: bool | None = None  # None: where it is installed
@@ -119,6 +120,7 @@ class Condition:
             skip_bad=config.skip_bad,
             shots=config.shots,
             calibration=config.calibration,
+            roi=config.roi,
         )
 
 
@@ -190,17 +192,19 @@ def check_condition(
     mistakes += wrong
     if mistakes or choice is None:
         return None, mistakes
-    config = config.model_copy(update={"dataset_root": root})
+    roi = config.roi and portable_path(str(config.roi)).expanduser().absolute()
+    config = config.model_copy(update={"dataset_root": root, "roi": roi})
     condition = Condition(raw.name, raw.description, raw.config, config, choice, targets)
     try:
         run = prepare_run(choice, condition.data())
     except ConfigError as error:
-        key = next((key for key in ("calibration", "shots") if str(error).startswith(key)), "val_split_mode")
+        key = next((key for key in ("calibration", "shots", "roi") if str(error).startswith(key)), "val_split_mode")
         return None, [f"{_written(config, error, key)}: {error}"]
     except (AdcoreError, OSError) as error:
         split = condition.data().val_split in ("from_train", "from_test") and "validation images" in str(error)
         own = str(error).partition("=")[0]  # of the message "shots=5: ..."
-        key = own if own in ("shots", "calibration") else "val_split_mode" if split else "dataset_root"
+        own = "roi" if config.roi and str(config.roi) in str(error) else own
+        key = own if own in ("shots", "calibration", "roi") else "val_split_mode" if split else "dataset_root"
         return None, [f"{key}: {error}"]
     mistakes, missing = _check_run(condition, run), ""
     wrong = _built(run, {} if built is None else built)

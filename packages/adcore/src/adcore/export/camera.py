@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from adcore_runtime.geometry import centred, inner_size, region_of, standard_noise
+from adcore_runtime.geometry import centred, check_roi, inner_size, region_of, standard_noise
 from adcore_runtime.resize import bands
 from torch import Tensor, nn
 
@@ -22,6 +23,9 @@ class CameraInput(nn.Module):
         super().__init__()
         self.preprocess = preprocess
         self.seen = region_of(preprocess.region, *camera)
+        check_roi(preprocess.roi, *camera)
+        mask = preprocess.roi.mask[self.seen] if preprocess.roi else np.ones((1, 1), bool)
+        self.register_buffer("counts", torch.tensor(mask[..., None]))  # (H, W, 1)
         if preprocess.region:
             camera = preprocess.region[3], preprocess.region[2]
         self.inner = inner_size(preprocess.resize, preprocess.size, *camera)
@@ -43,6 +47,8 @@ class CameraInput(nn.Module):
         if self.preprocess.value_range:
             low, high = self.preprocess.value_range
             values = (values - low) / (high - low)
+        if self.preprocess.roi:
+            values = values * self.counts
         planes = self.resize(values)
         if self.inner != self.preprocess.size:
             planes = self.pad(planes)

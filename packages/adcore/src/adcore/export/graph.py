@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from adcore.artifact import Artifact
 from adcore.errors import AdcoreError, ConfigError, ExportError
 from adcore.export.camera import CameraInput
+from adcore.maps import within
+from adcore.preprocess import EACH
 
 OPSET = 18
 OLDEST_TORCH = "2.14"  # the exporter of torch 2.6 refuses any number of images
@@ -39,6 +41,16 @@ class ExportGraph(nn.Module):
         for name in ("mean", "std"):
             values = torch.tensor(getattr(preprocess, name) if self.normalized else [])
             self.register_buffer(name, values[:, None, None])
+        if preprocess.roi == EACH:
+            raise ExportError(
+                "the model was trained with a region of interest for each image, which a graph cannot be given; train it with "
+                "one for all"
+            )
+        if preprocess.roi and preprocess.tile:
+            raise ExportError(
+                "the model sees tiles of a region of interest, which a graph cannot be given; train it without tiles"
+            )
+        self.seen = artifact.model.seen = preprocess.common_seen
         self.model = artifact.model.export_module()
         self.eval()
 
@@ -47,7 +59,7 @@ class ExportGraph(nn.Module):
         if self.normalized:
             images = (images - self.mean) / self.std
         score, anomaly_map = self.model(images)
-        return (score.float(),) if anomaly_map is None else (score.float(), anomaly_map.float())
+        return (score.float(),) if anomaly_map is None else (score.float(), within(anomaly_map.float(), self.seen))
 
 
 def require_onnx() -> None:

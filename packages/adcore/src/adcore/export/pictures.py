@@ -76,11 +76,13 @@ def seeded_pictures(preprocess: Preprocess, count: int = FEWEST) -> list[np.ndar
 def _fitted(picture: np.ndarray, preprocess: Preprocess, camera: tuple[int, int] | None) -> np.ndarray:
     """Of the camera's size; else with values in the range of the images that the model was trained on.
 
-    A model that sees a fixed region gets the picture there.
+    A model that sees a fixed region gets the picture there, one with a region of interest an image of its size.
     """
     if camera:
         return _resized(picture, camera)
-    if preprocess.region:
+    if preprocess.roi:
+        picture = _resized(picture, preprocess.roi.size)
+    elif preprocess.region:
         x, y, width, height = preprocess.region
         around = np.zeros((y + height, x + width, picture.shape[2] if picture.ndim == 3 else 1), np.uint8)
         around[y:, x:] = _resized(picture, (height, width))

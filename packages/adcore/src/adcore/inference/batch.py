@@ -12,6 +12,7 @@ from adcore_runtime.results import results_folder
 from adcore_runtime.rows import PLAIN, RowOptions, prediction_row
 
 from adcore.data.dataset import Skipped
+from adcore.data.roi import rois_for
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import ConfigError
 from adcore.evaluation.pool import protocol_record
@@ -34,6 +35,7 @@ def predict_files(
     options: RowOptions = PLAIN,
     workers: Workers | None = None,
     progress: Progress | None = None,
+    roi: Path | None = None,
 ) -> Iterator[dict[str, Any] | Skipped]:
     """Score `source` image by image: a row (path, score, normalized_score, predicted) each, or a Skipped.
 
@@ -41,8 +43,9 @@ def predict_files(
     predictions.csv, maps/*.tiff (raw float32) and overlays/*.png. Each image is decoded once, and let go.
     `resume` leaves out images whose results a killed process has left in `out`, if they are of the same `origin`.
     `workers`: processes that do the scoring on a CPU, with the same results; ConfigError where the model or device does not
-    allow them. `options` add `verdict` and `regions`, and regions.csv. `progress` is told the tiles of each image that are
-    done. Of a BatchModel `out` also gets protocol.json.
+    allow them. `roi`: the images' regions of interest, for a model that was trained with one for each. `options` add `verdict`
+    and `regions`, and regions.csv. `progress` is told the tiles of each image that are done. Of a BatchModel `out` also gets
+    protocol.json.
     """
     if resume and isinstance(predictor.model, BatchModel):
         raise ConfigError(
@@ -54,16 +57,19 @@ def predict_files(
         raise ConfigError(
             f"--workers are processes on the CPU, not on {predictor.device}; add --device cpu, or leave them out"
         )
+    rois = rois_for(predictor.preprocess, roi)
     samples = [Sample(path, "test", 0, "") for path in find_images(source)]
     root = source if source.is_dir() else source.parent
 
     def scored(samples: list[Sample]) -> Iterator[ScoredImage | Skipped]:
         if workers:
             return workers.score(samples, root, skip_bad, photos=out is not None)
+        reader = DatasetReader(root)
+        reader.rois = rois
         return score_each(
             predictor.model,
             predictor.preprocess,
-            DatasetReader(root),
+            reader,
             samples,
             predictor.device,
             skip_bad,
@@ -97,4 +103,4 @@ def _row(predictor: Predictor, image: ScoredImage, options: RowOptions) -> dict[
 
 
 def _frame(predictor: Predictor, image: ScoredImage) -> Frame:
-    return predictor.preprocess.frame(*image.size)
+    return predictor.preprocess.of(image.roi).frame(*image.size)

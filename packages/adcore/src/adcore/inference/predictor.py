@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from adcore_runtime.decisions import Calibration, Result
 from adcore_runtime.drift import statistics
+from adcore_runtime.roi import Roi
 from torch import Tensor
 
 from adcore import artifact as artifacts
@@ -15,9 +16,11 @@ from adcore.artifact import Artifact
 from adcore.cards import card_for
 from adcore.data.dataset import prepare
 from adcore.data.image_io import image_from_array, read_image
-from adcore.errors import DataError
+from adcore.data.roi import read_roi
+from adcore.errors import ConfigError, DataError
 from adcore.evaluation.score import score_image
 from adcore.model import AnomalyModel
+from adcore.preprocess import EACH
 from adcore.registry import create_model, list_models, register
 from adcore.request import choose_model
 
@@ -46,22 +49,27 @@ class Predictor:
         """Median and highest value of normal images' anomaly maps in the calibration; None where they are not known."""
         return self.calibration.map_range
 
-    def predict(self, image: str | Path | np.ndarray | Tensor) -> Result:
+    def predict(self, image: str | Path | np.ndarray | Tensor, roi: str | Path | np.ndarray | None = None) -> Result:
         """Score a file, or a decoded image as a camera gives it.
 
         An array is (H, W), (H, W, 1), (H, W, 3) or of the model's channels: uint8 is divided by 255, uint16 by 65535, as in
         files; float32 has to have the range of the training images. A tensor is (C, H, W) float32, as `read_image` gives
-        it. Raises DataError for anything else, and for NaN or infinite values.
+        it. `roi`: the region of interest of this image, a mask's file or (H, W) bool, for a model that was trained with one
+        for each. Raises DataError for anything else, and for NaN or infinite values.
         """
-        return self._scored(image)[0]
+        return self._scored(image, roi)[0]
 
-    def observe(self, image: str | Path | np.ndarray | Tensor) -> tuple[Result, dict[str, float]]:
+    def observe(
+        self, image: str | Path | np.ndarray | Tensor, roi: str | Path | np.ndarray | None = None
+    ) -> tuple[Result, dict[str, float]]:
         """`predict`, and the image's statistics for `adcore_runtime.drift.Monitor`."""
-        result, inputs = self._scored(image)
+        result, inputs = self._scored(image, roi)
         planes = self.preprocess.without_normalization(inputs)
         return result, statistics(planes, result.score, result.anomaly_map)
 
-    def _scored(self, image: str | Path | np.ndarray | Tensor) -> tuple[Result, Tensor]:
+    def _scored(
+        self, image: str | Path | np.ndarray | Tensor, roi: str | Path | np.ndarray | None
+    ) -> tuple[Result, Tensor]:
         """The result, and the model's input (C, h, w)."""
         name = "the image"
         if isinstance(image, str | Path):
@@ -72,8 +80,14 @@ class Predictor:
             raise DataError(
                 f"a tensor must be (C, H, W) float32 without NaN, not {tuple(image.shape)} {image.dtype}; or give an array"
             )
-        inputs, _ = prepare(image, None, self.preprocess, name)
-        return self.result(*score_image(self.model, inputs, self.preprocess, self.device, name)), inputs
+        view = self.preprocess
+        if roi is not None:
+            if view.roi != EACH:
+                raise ConfigError("this model was not trained with a region of interest for each image; leave roi out")
+            view = view.of(read_roi(Path(roi)) if isinstance(roi, str | Path) else Roi.of(roi))
+        inputs, _ = prepare(image, None, view, name)
+        seen = view.seen(image.shape[-2], image.shape[-1])
+        return self.result(*score_image(self.model, inputs, view, self.device, name, seen=seen)), inputs
 
     def result(self, score: float, anomaly_map: np.ndarray | None) -> Result:
         """A raw score with the calibration applied."""

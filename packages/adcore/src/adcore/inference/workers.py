@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from adcore.data.dataset import Skipped
+from adcore.data.roi import Rois, rois_for
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import AdcoreError, ConfigError
 from adcore.evaluation.score import ScoredImage, score_each
@@ -28,6 +29,7 @@ CHUNK = 16  # images that a process gets at a time
 AHEAD = 2  # chunks for each process that are asked for and not yet written
 
 _predictor: Predictor | None = None  # of this process, if it is a worker
+_rois: Rois | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Workers:
     count: int
     artifact: Path
     category: str | None = None
+    roi: Path | None = None  # of the images, for a model that was trained with one for each
 
     def score(self, samples: list[Sample], root: Path, skip_bad: bool, photos: bool) -> Iterator[ScoredImage | Skipped]:
         """As `score_each` on a CPU, in the same order; AdcoreError of a worker, ConfigError where one was killed."""
@@ -45,7 +48,7 @@ class Workers:
             self.count,
             multiprocessing.get_context("spawn"),  # threads of torch do not survive a fork
             _begin,
-            (self.artifact, self.category, threads, asdict(settings())),
+            (self.artifact, self.category, self.roi, threads, asdict(settings())),
         )
         chunks = (samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK))
 
@@ -68,14 +71,15 @@ class Workers:
             pool.shutdown(cancel_futures=True)
 
 
-def _begin(artifact: Path, category: str | None, threads: int, values: dict[str, Any]) -> None:
+def _begin(artifact: Path, category: str | None, roi: Path | None, threads: int, values: dict[str, Any]) -> None:
     """Make a worker: it leaves Ctrl-C to the caller, and ends with it, whatever ended it."""
-    global _predictor
+    global _predictor, _rois
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     set_globals(**values)
     _predictor = load(artifact, "cpu", category=category)
+    _rois = rois_for(_predictor.preprocess, roi)
 
 
 def _end_with_parent() -> None:
@@ -86,8 +90,9 @@ def _end_with_parent() -> None:
 def _score(
     samples: list[Sample], root: Path, skip_bad: bool, photos: bool
 ) -> list[ScoredImage | Skipped] | AdcoreError:
-    model, preprocess = _predictor.model, _predictor.preprocess
+    model, preprocess, reader = _predictor.model, _predictor.preprocess, DatasetReader(root)
+    reader.rois = _rois
     try:
-        return list(score_each(model, preprocess, DatasetReader(root), samples, "cpu", skip_bad, photos=photos))
+        return list(score_each(model, preprocess, reader, samples, "cpu", skip_bad, photos=photos))
     except AdcoreError as error:
         return type(error)(str(error))  # without the tracebacks and causes, which need not be picklable

@@ -35,8 +35,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-import torch
-from adcore.maps import gaussian_blur, upsample
+from adcore.maps import gaussian_blur, highest, upsample
 from adcore.model import AnomalyModel, Batch, Optimization, Prediction, Update
 from adcore.training.plan import Plan
 from pydantic import Field
@@ -86,7 +85,7 @@ class @class@(AnomalyModel):
         """(B, 3, H, W) -> raw scores (B,) and maps (B, H, W); higher is more anomalous."""
         smooth = gaussian_blur(self.error(images), self.sigma)
         anomaly_map = upsample(smooth, images.shape[-2:])
-        return Prediction(torch.amax(anomaly_map, (1, 2)), anomaly_map)
+        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
 '''
 CONFORMANCE = """\
 from adcore.testing import ModelConformance
