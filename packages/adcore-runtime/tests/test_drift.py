@@ -136,3 +136,25 @@ def test_an_exported_model_observes_what_it_sees(model, images, camera):
         small = np.asarray(opened.resize((16, 16), Image.Resampling.BILINEAR), np.float64) / 255
     assert found["brightness"] == pytest.approx(small.mean(), rel=0.02)
     assert found["red"] == 0.3333
+
+
+def test_an_alarm_is_an_event_of_the_station_and_the_page_shows_the_evidence(model, images, tmp_path):
+    pytest.importorskip("fastapi", reason="pip install 'adcore-runtime[serve]'")
+    from adcore_runtime.station.app import build_app
+    from adcore_runtime.station.scoring import Scorer
+    from adcore_runtime.station.store import Store
+    from fastapi.testclient import TestClient
+
+    known = {"brightness": (np.arange(60) / 600 + 0.2).tolist()}
+    predictor = load(model(calibration={"threshold": {"value": 2.0}, "statistics": known}))
+    store = Store(tmp_path / "data")
+    client = TestClient(build_app(Scorer({"tiny": predictor}, store, 4), 100_000))
+    for _ in range(12):
+        assert client.post("/predict", content=(images / "b.png").read_bytes()).status_code == 200
+    state = client.get("/state").json()
+    (alarm,) = state["alarms"]
+    assert (alarm["event"], alarm["model"], alarm["statistic"]) == ("drift", "tiny", "brightness")
+    assert "tiny: brightness is higher than in the calibration images" in alarm["message"]
+    assert state["drift"] == [{"model": "tiny", "statistic": "brightness", "level": 1}]
+    assert 1 < alarm["image"] <= 12
+    store.close()

@@ -131,7 +131,11 @@ def build_app(scorer: Scorer, max_bytes: int, token: str | None = None, sinks: S
         """What the page shows: models, counters, the last results, those to look at, scores, alarms, sinks."""
         thresholds = {name: predictor.threshold for name, predictor in scorer.models.items()}
         shown = {"models": thresholds, "counts": asdict(store.counts()), "scores": store.scores(CHART)}
-        shown |= {"alarms": store.last_alarms(5), "sinks": [sink.state() for sink in sinks]}
+        shown |= {
+            "alarms": store.last_alarms(5),
+            "sinks": [sink.state() for sink in sinks],
+            "drift": scorer.drift.state(),
+        }
         return shown | {"latest": store.latest(24), "queue": store.queue(12)}
 
     @app.get("/events")

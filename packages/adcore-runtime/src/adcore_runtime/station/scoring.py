@@ -16,6 +16,7 @@ from adcore_runtime.errors import DataError
 from adcore_runtime.pixels import RETRY
 from adcore_runtime.predictor import Predictor
 from adcore_runtime.regions import RegionRule
+from adcore_runtime.station.drift import Watcher
 from adcore_runtime.station.store import Seen, Store
 
 
@@ -32,6 +33,7 @@ class Scorer:
     def __init__(self, models: Mapping[str, Predictor], store: Store, limit: int) -> None:
         self.models, self.store, self.limit, self.waiting = dict(models), store, limit, 0
         self.first = next(iter(self.models))
+        self.drift = Watcher(self.models, store)
         self._worker = ThreadPoolExecutor(1)
 
     @contextmanager
@@ -64,7 +66,7 @@ class Scorer:
     def _score(self, data: bytes, name: str, model: str, with_map: bool, seen: Seen | None) -> dict[str, Any]:
         path, predictor = self.store.keep_image(data), self.models[model]
         try:
-            result = predictor.predict(path)
+            result, values = self.drift.observe(model, predictor, path)
             row = self.store.add(name, path, model, result, regions_of(predictor, result), seen)
         except DataError as error:
             path.unlink(missing_ok=True)
@@ -73,6 +75,7 @@ class Scorer:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+        self.drift.update(model, values)
         return row | {"map": encoded(result.anomaly_map)} if with_map else row
 
 
