@@ -1,7 +1,7 @@
 """The long forms of two suites: damaged files for ten minutes, and a hundred killed processes.
 
     hatch run fuzz          ADCORE_FUZZ_SECONDS, ADCORE_FUZZ_SEED
-    hatch run kill          ADCORE_KILL_COUNT, ADCORE_KILL_SEED
+    hatch run kill          ADCORE_KILL_COUNT, ADCORE_KILL_SEED (half as many of the station besides)
 
 `hatch run test` runs the short forms of both.
 """
