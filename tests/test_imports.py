@@ -19,7 +19,7 @@ ROOMS = [
     "files",
     "batching card_checks config hookspecs model preprocess ray_cluster settings spellings tensorfile "
     "backbones.cards bundle_manifest bundle_target data.builtin",
-    "builtin header data",
+    "builtin child header data",
     "plugins",
     "plugin_probe registry",
     "backbones evaluation scaffold",
@@ -29,7 +29,7 @@ ROOMS = [
     "inference",
     "prepared export",
     "recalibration run_results testing training_run",
-    "cross_calibration ensemble update",
+    "cross_calibration ensemble several update",
     "pipeline",
     "api experiments",
     "cli",

@@ -18,7 +18,9 @@ from adcore.settings import settings
 
 _DATA_KEYS = {"skip_bad": "skip_bad", "data_options": "options", "shots": "shots", "calibration": "calibration"}
 _DATA_KEYS |= {"roi": "roi"}
-_RUN_KEYS = ("device", "overwrite", "threshold", "include_backbone", "callbacks", "resume", "tensorboard", "track")
+_RUN_KEYS = (
+    *("device", "devices", "overwrite", "threshold", "include_backbone", "callbacks", "resume", "tensorboard", "track"),
+)
 
 
 def train(

@@ -15,6 +15,7 @@ from adcore.errors import ConfigError, DataError, NotFittedError
 if TYPE_CHECKING:
     from adcore.cards import ModelCard
     from adcore.training.plan import Plan
+    from adcore.training.processes import Processes, Share
 
 
 @dataclass
@@ -29,6 +30,8 @@ class Batch:
     categories: list[str] = field(default_factory=list)
     extra: dict[str, list[Any]] = field(default_factory=dict)  # what the reader adds to each image: views, prompts, ...
     seen: list[np.ndarray] | None = None  # (H, W) bool of each image: the pixels that count; None: all
+    share: Share | None = None  # where several processes train: the part of the whole batch that these images are
+    processes: Processes | None = None  # those that train, where there are several
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
@@ -37,6 +40,32 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; torch's DataLoader asks for it."""
         return self._each(Tensor.pin_memory)
+
+    def drawn(self, draw: Callable[[int], tuple[Tensor, ...]], copies: int = 1) -> tuple[Tensor, ...]:
+        """What `draw(n)` draws for n images, each tensor (copies * n, ...): here for these images.
+
+        Where several processes share a batch, each draws for all of it and keeps its part, so that an image gets the same
+        random numbers with any number of processes.
+        """
+        if self.share is None:
+            return draw(len(self.images))
+        part = slice(self.share.start, self.share.start + self.share.count)
+        drawn = draw(self.share.total)
+        return tuple(t.unflatten(0, (copies, self.share.total))[:, part].flatten(0, 1) for t in drawn)
+
+    def total(self, number: Tensor) -> Tensor:
+        """The sum of `number` over all parts of the batch, without a gradient."""
+        return number if self.share is None else self.processes.add(number.detach().clone())
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of `values` over all parts of the batch, of which each may have another number; 0 where there are none.
+
+        For a loss. A plain mean over images, or over pixels of all images, does not need it.
+        """
+        if self.share is None:
+            return values.mean() if values.numel() else values.sum()
+        count = self.total(values.new_tensor(values.numel(), dtype=torch.double))
+        return values.sum() / count.clamp(min=1).to(values.dtype) / self.share.weight
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
@@ -100,6 +129,7 @@ class AnomalyModel(nn.Module):
     seen: np.ndarray | None = (
         None  # (H, W) bool, set for each prediction: the pixels that score and map are of; None: all
     )
+    divisible: bool = False  # whether several processes can train it: see `training_step` and `merge`
     group: int = (
         1  # images that `forward` gets at once on a CPU; above 1 each must have, to the last bit, what it has alone
     )
@@ -145,6 +175,9 @@ class AnomalyModel(nn.Module):
 
         The trainer steps the optimizer before it asks for the next Update, so alternating models stay plain code. On a CPU it
         gives a one-pass model batches of one image.
+
+        A `divisible` model may get a part of each batch, in each of several processes. Its losses must be means over images, or
+        use `batch.mean`, and what it draws comes from `batch.drawn`; batch norm and dropout need nothing.
         """
         raise NotImplementedError
 
@@ -157,6 +190,13 @@ class AnomalyModel(nn.Module):
 
     def on_fit_start(self, fit: Fit) -> None:
         """Before the first batch: allocate buffers, gather statistics."""
+
+    def merge(self, processes: Processes) -> None:
+        """Bring together, in the first process, what a `divisible` one-pass model has found in each, in a part of the images.
+
+        The parts follow one another in the order in which one process would see the images. There `on_fit_end` comes next.
+        """
+        raise NotImplementedError
 
     def on_epoch_end(self, fit: Fit) -> None:
         """After each epoch's last batch."""

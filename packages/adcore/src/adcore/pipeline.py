@@ -28,6 +28,7 @@ from adcore.registry import create_model, open_dataset
 from adcore.request import ALL, DataChoice, ModelChoice
 from adcore.run_results import RunResult, clear, fit_record, run_record, write_results
 from adcore.settings import settings
+from adcore.several import Task, check_several, device_of, process_count, started
 from adcore.training.callbacks import Callback
 from adcore.training.device import device_record, peak_memory_mb, pick_device, seed_everything
 from adcore.training.logs import DetailLog, TensorBoardLogs
@@ -105,13 +106,18 @@ def training(
     resume: bool = False,
     tensorboard: bool = False,
     track: str | None = None,
+    devices: int | None = None,
 ) -> Iterator[Trained]:
     """Fit, calibrate, evaluate, save the model, and keep `folder` locked while the caller writes the results.
 
+    `devices`: processes that train, on a GPU each or all on the CPU; all but this one are over when the fit is.
+
     On a failure nothing is left but the checkpoints of a fit that `resume` continues.
     """
-    chosen_device, uri = pick_device(device), tracking_uri(track) if track is not None else None
+    count, task = process_count(devices), Task(choice, data, device)
+    chosen_device, uri = device_of(device, 0, count), tracking_uri(track) if track is not None else None
     run = prepare_run(choice, data)
+    check_several(run, count)
     check_threshold(run, threshold)
     choice, reader, samples = run.choice, run.reader, run.samples
     notes = [*run.notes, *training_notes(samples, choice.card.supervised)]
@@ -137,7 +143,9 @@ def training(
             described = {"model": choice.card.name, "config": choice.config, "plan": choice.plan.model_dump()}
             described |= {"preprocess": choice.preprocess.to_dict(), "data": f"{data.dataset}:{data.root}"}
             callbacks.append(MlflowLogs(uri, folder, name, described | {"category": data.category}))
-        fitted, skipped = train_model(model, run, chosen_device, callbacks, last.parent, resume and last.is_file())
+        resume = resume and last.is_file()
+        with started(task, count) as processes:
+            fitted, skipped = train_model(model, run, chosen_device, callbacks, last.parent, resume, processes)
         progress = _progress_of(callbacks)
         scorings = {
             split: score_samples(
@@ -176,6 +184,7 @@ def training(
             record |= {"val": measured.to_dict(), "val_image_auroc": measured.values.get("image_auroc")}
             record["timings"]["ms_per_image"] = scorings["test"].ms_per_image or scorings["val"].ms_per_image
         record["timings"]["fit_seconds"] = fitted.seconds
+        record["processes"] = count
         record["value_ranges"] = [asdict(one) for one in ranges]
         record["backbones"] = header["backbones"]
         record["skipped"] = skipped

@@ -20,6 +20,7 @@ from adcore.prepared import Prepared
 from adcore.preprocess import EACH
 from adcore.request import DataChoice, ModelChoice
 from adcore.training.callbacks import Callback
+from adcore.training.processes import Processes
 from adcore.training.trainer import Trainer, TrainingSummary
 
 MAY_CHANGE = {"epochs", "max_steps", "steps_per_epoch", "num_workers", "checkpoint_seconds", "cache"}  # on a resume
@@ -32,10 +33,12 @@ def train_model(
     callbacks: Sequence[Callback] = (),
     checkpoints: Path | None = None,
     resume: bool = False,
+    processes: Processes = Processes(),  # noqa: B008 (frozen)
 ) -> tuple[TrainingSummary, list[dict[str, str]]]:
     """Train `model` on the training images of `run`, from the last of the `checkpoints` on with `resume`.
 
-    A BatchModel learns nothing. Gives the summary, and path and reason of each file that was skipped.
+    A BatchModel learns nothing. Of several `processes` all call this, and the first one's model is the trained one.
+    Gives the summary, and path and reason of each file that was skipped.
     """
     choice, data, plan = run.choice, run.data, run.choice.plan
     if isinstance(model, BatchModel):
@@ -43,6 +46,7 @@ def train_model(
         model.fitted = True
         return TrainingSummary(epochs=0, steps=0, seconds=0.0), []
     model.check_run(run.learned, choice.preprocess.output_size)
+    checkpoints, resume = processes.same((checkpoints, resume))
 
     def dataset_of(samples: list[Sample]) -> ImageDataset:
         return ImageDataset(samples, run.reader, choice.preprocess, skip_bad=data.skip_bad, seed=plan.seed)
@@ -68,14 +72,20 @@ def train_model(
         callbacks=callbacks,
         checkpoints=checkpoints,
         identity=run_identity(choice, data, len(dataset)),
+        processes=processes,
     )
-    with keeping_images(dataset, choice, checkpoints):
+    with keeping_images(dataset, choice, checkpoints, processes.count):
         return trainer.run(resume), dataset.skipped
 
 
 @contextmanager
-def keeping_images(dataset: ImageDataset, choice: ModelChoice, folder: Path | None) -> Iterator[None]:
-    """Inside, a training of several passes decodes each image of `dataset` once, as the plan's `cache` says."""
+def keeping_images(
+    dataset: ImageDataset, choice: ModelChoice, folder: Path | None, processes: int = 1
+) -> Iterator[None]:
+    """Inside, a training of several passes decodes each image of `dataset` once, as the plan's `cache` says.
+
+    Each of several processes keeps the images that it reads, in the end all.
+    """
     plan, preprocess = choice.plan, choice.preprocess
     passes = (
         plan.epochs if plan.max_steps is None else min(plan.epochs, plan.max_steps * plan.batch_size / len(dataset))
@@ -83,7 +93,9 @@ def keeping_images(dataset: ImageDataset, choice: ModelChoice, folder: Path | No
     read_once = not preprocess.tile and preprocess.roi != EACH  # each pass sees another tile, and reads the masks
     if choice.card.training == "gradient" and passes > 1 and read_once:
         room = folder.parent if folder else None  # of the run
-        dataset.cache = make_cache(plan.cache, len(dataset), preprocess.channels, preprocess.output_size, room)
+        dataset.cache = make_cache(
+            plan.cache, len(dataset), preprocess.channels, preprocess.output_size, room, processes
+        )
     try:
         yield
     finally:

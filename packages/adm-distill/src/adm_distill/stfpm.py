@@ -27,6 +27,8 @@ class STFPM(AnomalyModel):
     Where the student was never taught, the two differ, at several resolutions.
     """
 
+    divisible = True
+
     def __init__(
         self,
         backbone: Annotated[str, Field(description="network of teacher and student")] = "resnet50",

@@ -33,6 +33,8 @@ def build_flow(channels: int, steps: int, conv3x3_only: bool, hidden_ratio: floa
 class FastFlow(AnomalyModel):
     """Likelihood of every feature under flows that keep the map's geometry."""
 
+    divisible = True
+
     def __init__(
         self,
         backbone: Annotated[str, Field(description="frozen feature network: a CNN, CaiT or DeiT")] = "wide_resnet50_2",

@@ -69,20 +69,25 @@ class ClassificationHead(nn.Module):
         return self.fc(torch.cat(pooled, dim=1))[:, 0]
 
 
-def truncated_l1(logits: Tensor, targets: Tensor, margin: float = 0.5) -> Tensor:
-    """Mean excess of normal logits over -margin, plus mean lack of anomalous ones below +margin; a class may be absent."""
+def truncated_l1(logits: Tensor, targets: Tensor, batch: Batch, margin: float = 0.5) -> Tensor:
+    """Mean excess of normal logits over -margin, plus mean lack of anomalous ones below +margin; a class may be absent.
+
+    Logits and targets are those of the images of `batch`.
+    """
     anomalous = targets > 0
     sides = ((logits[~anomalous] + margin), (margin - logits[anomalous]))
-    return sum(side.clamp(min=0).mean() for side in sides if side.numel())
+    return sum(batch.mean(side.clamp(min=0)) for side in sides)
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean focal loss without class weights (Lin et al. 2017)."""
-    return sigmoid_focal_loss(logits, targets, alpha=-1, gamma=FOCUS, reduction="mean")
+    """The focal loss of each logit, without class weights (Lin et al. 2017)."""
+    return sigmoid_focal_loss(logits, targets, alpha=-1, gamma=FOCUS)
 
 
 class SuperSimpleNet(AnomalyModel):
     """Frozen features, a linear adaptor, a segmentation and a classification head; scores and maps are logits."""
+
+    divisible = True
 
     def __init__(
         self,
@@ -131,7 +136,8 @@ class SuperSimpleNet(AnomalyModel):
         adapted = self.adaptor(features).repeat(2, 1, 1, 1)
         features, masks, labels, known = (t.repeat(2, *[1] * (t.dim() - 1)) for t in (features, masks, labels, known))
 
-        noise, support = self.noise(features.shape, features.device)
+        shape = features.shape[1:]
+        noise, support = batch.drawn(lambda count: self.noise((2 * count, *shape), features.device), copies=2)
         support = support * (1 - masks)  # what is anomalous already stays as it is
         masks = torch.maximum(masks, support)
         labels = torch.maximum(labels, masks.amax((1, 2, 3)))
@@ -140,9 +146,10 @@ class SuperSimpleNet(AnomalyModel):
         shown = maps.detach() if self.stop_gradient else maps
         scores = self.classification((adapted if self.adapt_classification else features) + noise, shown)
 
-        loss = focal_loss(scores, labels)
-        if known.any():
-            loss = loss + focal_loss(maps[known], masks[known]) + truncated_l1(maps[known], masks[known])
+        loss = focal_loss(scores, labels).mean()
+        if batch.total(known.sum()):
+            maps, masks = maps[known], masks[known]
+            loss = loss + batch.mean(focal_loss(maps, masks)) + truncated_l1(maps, masks, batch)
         yield Update(loss)
 
     def targets(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,7 +158,7 @@ class SuperSimpleNet(AnomalyModel):
         masks = F.interpolate(batch.masks[:, None].to(features.dtype), features.shape[-2:], mode="bilinear") >= 0.5
         return masks * labels[:, None, None, None], labels, batch.has_mask | (labels == 0)
 
-    def noise(self, shape: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]:
+    def noise(self, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
         """Gaussian noise of `shape` (B, C, h, w), and where it goes (B, 1, h, w): a Perlin mask, or nowhere."""
         support = (perlin_noise(shape[0], tuple(shape[-2:])) > self.perlin_threshold)[:, None]
         chosen = torch.rand(shape[0], 1, 1, 1) < self.noise_chance

@@ -13,6 +13,7 @@ from adcore.batching import split_batch
 from adcore.errors import ConfigError
 from adcore.maps import upsample, within
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
+from adcore.training.processes import Processes
 from pydantic import Field
 from torch import Tensor
 
@@ -24,6 +25,8 @@ class DFM(AnomalyModel):
 
     The fit holds the D pooled features of each image while there are at most D images, and D x D moments beyond that.
     """
+
+    divisible = True
 
     def __init__(
         self,
@@ -64,6 +67,10 @@ class DFM(AnomalyModel):
         for images in split_batch(batch.images):
             self._pca.add(self.features(images).flatten(1))
         yield from ()
+
+    def merge(self, processes: Processes) -> None:
+        """One stream of the features of all processes."""
+        self._pca.merge(processes)
 
     def on_fit_end(self, fit: Fit) -> None:
         """The subspace, and the Gaussian's maximum-likelihood variances: in the components' basis it is diagonal."""

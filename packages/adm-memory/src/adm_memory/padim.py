@@ -12,6 +12,7 @@ from adcore.batching import one_at_a_time, split_batch
 from adcore.errors import ConfigError, TrainingError
 from adcore.maps import gaussian_blur, highest, upsample, within
 from adcore.model import AnomalyModel, Batch, Fit, Prediction, Update
+from adcore.training.processes import Processes
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor
@@ -40,6 +41,7 @@ def in_groups(delta: Tensor, whitening: Tensor) -> Tensor:
 class PaDiM(AnomalyModel):
     """Learns mean and covariance of a random subset of channels at every position of the finest layer, in one pass."""
 
+    divisible = True
     group = GROUP
 
     def __init__(
@@ -83,7 +85,7 @@ class PaDiM(AnomalyModel):
         self.channels = drawn.sort().values.to(fit.device)
         # All features of few images take less than the running sums, and need no rounding in between.
         self._capacity = fit.num_images if fit.num_images <= self.n_features else CHUNK
-        self._waiting, self._filled, self._count = None, 0, 0
+        self._images, self._waiting, self._filled, self._count = fit.num_images, None, 0, 0
         self._shift = self._sum = self._products = None
 
     def check_run(self, images: int, size: tuple[int, int]) -> None:
@@ -129,6 +131,23 @@ class PaDiM(AnomalyModel):
             block = slice(i, i + BLOCK)
             total[block], products[block] = self._moments(block)
         self._sum, self._products, self._filled = total, products, 0
+
+    def merge(self, processes: Processes) -> None:
+        """All features where there is room for them, else the sums of all, of differences to the first one's shift."""
+        if self._capacity >= self._images:
+            self._filled = self._count = processes.collect(self._waiting, self._filled)
+            return
+        self._fold()
+        shift = processes.copied(self._shift)
+        offset, count = (self._shift - shift).double(), self._count  # (L, d)
+        for i in range(0, len(offset), BLOCK):
+            block = slice(i, i + BLOCK)
+            total, moved = self._sum[block, :, None], offset[block, :, None]  # (l, d, 1)
+            crossed = total @ moved.mT
+            self._products[block] = self._products[block] + crossed + crossed.mT + count * (moved @ moved.mT)
+        processes.add(self._sum.add_(offset, alpha=count))
+        processes.add(self._products)
+        self._shift, self._count = shift, int(processes.add(torch.tensor(count)))
 
     def on_fit_end(self, fit: Fit) -> None:
         """Moments to mean and whitening, from the unbiased covariance with epsilon I added."""

@@ -15,6 +15,7 @@ from adcore.errors import ConfigError, TrainingError
 from adcore.maps import gaussian_blur, kept_cells, upsample, within
 from adcore.memory import trim
 from adcore.model import Batch, Fit, Prediction, Update
+from adcore.training.processes import Processes
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
@@ -48,6 +49,8 @@ def smooth_map(distances: Tensor, rows: int, images: Tensor) -> Tensor:
 
 class PatchCore(BankModel):
     """Fills a memory bank with patch features in one pass and keeps a coreset of it."""
+
+    divisible = True
 
     def __init__(
         self,
@@ -104,6 +107,11 @@ class PatchCore(BankModel):
                 self._patches = self.room(self._images * h * w, patches)
             patches = kept_cells(patches.view(len(images), h, w, -1), seen)
             if isinstance(self._patches, StreamedPatches):
+                if batch.processes:
+                    raise ConfigError(
+                        "the first of several processes needs memory for the patches of all images; give a larger max_memory, "
+                        "or leave --devices out"
+                    )
                 self._patches.add(patches)
                 continue
             self._patches[self._filled : self._filled + len(patches)] = patches
@@ -126,6 +134,10 @@ class PatchCore(BankModel):
             size_text(limit),
         )
         return StreamedPatches(total, count, limit, patches, lambda p: reduced(p, self._fit)[0])
+
+    def merge(self, processes: Processes) -> None:
+        """The patches of all images in the first process, in the order in which one process would have seen them."""
+        self._filled = processes.collect(self._patches, self._filled)
 
     def on_fit_end(self, fit: Fit) -> None:
         """Keep the coreset: the patches that greedy farthest-first selection picks."""

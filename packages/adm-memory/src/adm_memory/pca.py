@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from adcore.errors import TrainingError
+from adcore.training.processes import Processes
 from torch import Tensor
 
 BLOCK, COLUMNS = 256, 64  # vectors, and dimensions of all vectors, worked on at once in double precision
@@ -54,6 +55,23 @@ class StreamingPCA:
             self._sum += difference.sum(0)
             self._products.addmm_(difference.t(), difference)
         self._filled = 0
+
+    def merge(self, processes: Processes) -> None:
+        """Bring the vectors of all processes together in the first one, or their moments where there is no room for them.
+
+        `expected` must be the number of all of them.
+        """
+        if len(self._waiting) >= self.expected:
+            self._filled = self.count = processes.collect(self._waiting, self._filled)
+            return
+        self._fold()
+        shift = processes.copied(self._shift)
+        offset = self._shift - shift
+        crossed = torch.outer(self._sum, offset)
+        self._products += crossed + crossed.t() + self.count * torch.outer(offset, offset)
+        processes.add(self._products)
+        processes.add(self._sum.add_(offset, alpha=self.count))
+        self._shift, self.count = shift, int(processes.add(torch.tensor(self.count)))
 
     def components(self, keep: float, overwrite: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (D,), variances (k,) falling, unbiased, and orthonormal directions (k, D) of the first k components.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from adm_recon.blocks import check_positions, check_size, double_conv, up_conv
 from adm_recon.losses import focal_loss, ssim_map
 from adm_recon.sspcab import SSPCAB
-from adm_recon.synthetic import Blend, texture_anomalies, texture_source
+from adm_recon.synthetic import Blend, blended, draw_anomalies, texture_source
 
 MILESTONES = (400 / 700, 600 / 700)  # shares of the epochs after which the rate falls to a tenth
 
@@ -102,6 +102,8 @@ class DRAEM(AnomalyModel):
     Zavrtanik et al., ICCV 2021; with `sspcab` after Ristea et al., CVPR 2022. The score is the map's maximum.
     """
 
+    divisible = True
+
     def __init__(
         self,
         *,
@@ -136,9 +138,11 @@ class DRAEM(AnomalyModel):
     def on_fit_start(self, fit: Fit) -> None:
         self.source = texture_source(self.textures, "draem")
 
-    def damage(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) -> images with synthetic anomalies, and their masks (B, H, W) bool."""
-        return texture_anomalies(images, self.source, self.blend)
+    def damage(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) with synthetic anomalies, and their masks (B, H, W) bool."""
+        size = tuple(batch.images.shape[-2:])
+        drawn = batch.drawn(lambda count: draw_anomalies(count, size, self.source, self.blend))
+        return blended(batch.images, *drawn)
 
     def losses(self, images: Tensor, damaged: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The terms of the loss by name, and the activations act1 .. act6 of the discriminative encoder."""
@@ -155,7 +159,7 @@ class DRAEM(AnomalyModel):
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         check_size(batch.images, 32, "draem")
-        damaged, mask = self.damage(batch.images)
+        damaged, mask = self.damage(batch)
         terms, _ = self.losses(batch.images, damaged, mask)
         yield Update(sum(terms.values()), logs={name: term.detach() for name, term in terms.items()})
 

@@ -81,15 +81,24 @@ def texture_anomalies(images: Tensor, source: Textures, blend: Blend) -> tuple[T
     the opacity, drawn for each image. An image without an anomaly comes back as it was, with an empty mask. A gray image gets
     gray textures, unlike in the paper: colour would give every anomaly away, and real anomalies of gray images have none.
     """
-    count, _, *size = images.shape
+    return blended(images, *draw_anomalies(len(images), tuple(images.shape[-2:]), source, blend))
+
+
+def draw_anomalies(count: int, size: tuple[int, int], source: Textures, blend: Blend) -> tuple[Tensor, Tensor, Tensor]:
+    """What `texture_anomalies` draws for `count` images of `size`: masks (B, H, W) bool, textures (B, 3, H, W), opacities."""
     defective = torch.rand(count) < blend.probability
     beta = torch.empty(count, 1, 1, 1).uniform_(*blend.beta)
     mask = torch.zeros(count, *size, dtype=torch.bool)
     textures = torch.zeros(count, 3, *size)
     if defective.any():
         number = int(defective.sum())
-        mask[defective] = perlin_masks(number, tuple(size), blend.threshold)
-        textures[defective] = augment(source.sample(number, tuple(size), torch.default_generator))
+        mask[defective] = perlin_masks(number, size, blend.threshold)
+        textures[defective] = augment(source.sample(number, size, torch.default_generator))
+    return mask, textures, beta
+
+
+def blended(images: Tensor, mask: Tensor, textures: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and masks of `texture_anomalies`, from what was drawn for them."""
     mask, textures, beta = mask.to(images.device), textures.to(images), beta.to(images)
     gray = (images == images[:, :1]).flatten(1).all(1)
     textures[gray] = textures[gray].mean(1, keepdim=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=int)
 @click.option("--seed", type=int)
 @click.option("--num-workers", type=int, help="Processes that read images.")
+@click.option("--devices", type=int, help="Processes that train one model together: on a GPU each, or all on the CPU.")
 @click.option("--cache", type=click.Choice(["auto", "memory", "disk", "off"]), help="Where images are kept once read.")
 @click.option("--val-split", type=click.Choice(["none", "from_train", "from_test"]), help="Validation images.")
 @click.option("--val-ratio", type=float, help="Part that --val-split takes [0.2]; alone it means from_train.")
@@ -55,6 +56,7 @@ def command(
     batch_size: int | None,
     seed: int | None,
     num_workers: int | None,
+    devices: int | None,
     cache: str | None,
     val_split: str | None,
     val_ratio: float | None,
@@ -77,8 +79,14 @@ def command(
     choice = choose_model(model, overrides)
     split = val_split, val_ratio, shots, calibration, choice.card.training != "none"
     chosen = choose_data(data, category, pooled, pairs_of_data, metadata, skip_bad, roi, *split)
-    from adcore import pipeline
+    from adcore import pipeline, several
     from adcore.training.callbacks import ProgressBar
+
+    own = several.torchrun()
+    if own and not own.first:
+        for one in chosen:
+            several.follow_torchrun(several.Task(choice, one, chosen_device), own)
+        return
 
     def train(one: DataChoice) -> RunResult:
         return pipeline.train(
@@ -93,6 +101,7 @@ def command(
             resume=resume,
             tensorboard=tensorboard,
             track=track,
+            devices=devices,
         )
 
     show_runs(map(train, chosen), as_json, alone=len(chosen) == 1)

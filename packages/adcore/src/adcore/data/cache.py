@@ -71,17 +71,19 @@ def nbytes(count: int, channels: int, size: tuple[int, int]) -> int:
     return count * (size[0] * size[1] * (4 * channels + 1) + 1)
 
 
-def make_cache(kind: Kind, count: int, channels: int, size: tuple[int, int], folder: Path | None) -> ImageCache | None:
-    """A cache for `count` images, or None where none is wanted or, with `auto`, where there is no room for it.
+def make_cache(
+    kind: Kind, count: int, channels: int, size: tuple[int, int], folder: Path | None, processes: int = 1
+) -> ImageCache | None:
+    """A cache for `count` images, or None where none is wanted or, with `auto`, where there is no room for one in each process.
 
     `folder`, of the run, is where a cache on disk lies. Raises ConfigError where the room that was asked for is not to be had.
     """
     needed = nbytes(count, channels, size)
     if kind == "auto":
         kind = "off"
-        if needed <= SHARE_OF_MEMORY * available_memory():
+        if processes * needed <= SHARE_OF_MEMORY * available_memory():
             kind = "memory"
-        elif folder is not None and shutil.disk_usage(folder).free >= FREE_ON_DISK * needed:
+        elif folder is not None and shutil.disk_usage(folder).free >= FREE_ON_DISK * processes * needed:
             kind = "disk"
     if kind == "off" or not count:
         return None

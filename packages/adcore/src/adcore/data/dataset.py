@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -202,6 +202,9 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     def __init__(self, size: int, batch_size: int, shuffle: bool, seed: int, drop_last: bool = False) -> None:
         self.size, self.batch_size, self.shuffle, self.seed, self.drop_last = size, batch_size, shuffle, seed, drop_last
         self.epoch, self.start = 0, 0
+        # of several processes: this one's part of a batch, given its size, or its block of all images in order
+        self.part: Callable[[int], slice] | None = None
+        self.block: slice | None = None
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Give epoch `epoch` from batch number `start` on."""
@@ -212,15 +215,17 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         if self.shuffle:
             generator = torch.Generator().manual_seed(derive_seed("order", self.seed, self.epoch))
             order = torch.randperm(self.size, generator=generator)
-        batches = order.split(self.batch_size)[: self._batches]
-        return iter([[(index, self.epoch) for index in batch.tolist()] for batch in batches[self.start :]])
+        batches = order[self.block or slice(None)].split(self.batch_size)[: self._batches]
+        batches = [[(index, self.epoch) for index in batch.tolist()] for batch in batches[self.start :]]
+        return iter([batch[self.part(len(batch))] if self.part else batch for batch in batches])
 
     def __len__(self) -> int:
         return max(self._batches - self.start, 0)
 
     @property
     def _batches(self) -> int:
-        return self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
+        size = len(range(self.size)[self.block]) if self.block else self.size
+        return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
 
 
 class Loader:
@@ -260,6 +265,14 @@ class Loader:
         if self.tiled:
             self.num_workers = 0
             self.tiles = count_tiles(self.dataset.preprocess, self.dataset.reader, self.dataset.samples)
+
+    def divide(self, part: Callable[[int], slice]) -> None:
+        """Give a part of each batch, the one of `part(size)`, from the next iteration on."""
+        self.sampler.part = part
+
+    def keep_block(self, block: slice) -> None:
+        """Give batches of a block of the images, as they are ordered, from the next iteration on."""
+        self.sampler.block = block
 
     def __len__(self) -> int:
         """Batches of one epoch, those before the start included."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,13 +14,14 @@ from typing import Any
 
 import torch
 
+from adcore.child import begin_child
 from adcore.data.dataset import Skipped
 from adcore.data.roi import Rois, rois_for
 from adcore.data.samples import DatasetReader, Sample
 from adcore.errors import AdcoreError, ConfigError
 from adcore.evaluation.score import ScoredImage, score_each
 from adcore.inference.predictor import Predictor, load
-from adcore.settings import set_globals, settings
+from adcore.settings import settings
 
 CHUNK = 16  # images that a process gets at a time
 AHEAD = 2  # chunks for each process that are asked for and not yet written
@@ -72,19 +70,11 @@ class Workers:
 
 
 def _begin(artifact: Path, category: str | None, roi: Path | None, threads: int, values: dict[str, Any]) -> None:
-    """Make a worker: it leaves Ctrl-C to the caller, and ends with it, whatever ended it."""
+    """Make a worker."""
     global _predictor, _rois
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    set_globals(**values)
+    begin_child(threads, values)
     _predictor = load(artifact, "cpu", category=category)
     _rois = rois_for(_predictor.preprocess, roi)
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _score(

@@ -12,13 +12,20 @@ from torch import Tensor
 from adcore.errors import TrainingError
 from adcore.model import Optimization, Update
 from adcore.training.plan import Plan
+from adcore.training.processes import Processes
 
 
 class Stepper:
     """Steps the optimizers of a fit, each after `plan.accumulate` backward passes of its own."""
 
-    def __init__(self, optimizations: dict[str, Optimization], plan: Plan, device: torch.device) -> None:
-        self.optimizations, self.plan = optimizations, plan
+    def __init__(
+        self,
+        optimizations: dict[str, Optimization],
+        plan: Plan,
+        device: torch.device,
+        processes: Processes = Processes(),  # noqa: B008 (frozen)
+    ) -> None:
+        self.optimizations, self.plan, self.processes = optimizations, plan, processes
         self.scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "mixed" and device.type == "cuda")
         self.pending = dict.fromkeys(optimizations, 0)  # backward passes since the last optimizer step
         self.scheduled = dict.fromkeys(optimizations, 0)  # scheduler steps done
@@ -28,11 +35,11 @@ class Stepper:
         """Whether gradients wait for an optimizer step; a checkpoint does not hold them."""
         return any(self.pending.values())
 
-    def backward(self, update: Update) -> None:
-        """Add the gradients of `update` to those that wait."""
+    def backward(self, update: Update, weight: float = 1.0) -> None:
+        """Add the gradients of `update` to those that wait; `weight`: the part of this process in the whole batch."""
         if not self.pending[update.optimizer]:
             self.optimizations[update.optimizer].optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(update.loss / self.plan.accumulate).backward()
+        self.scaler.scale(update.loss / (self.plan.accumulate / weight)).backward()
         self.pending[update.optimizer] += 1
 
     def step_when_due(self, name: str) -> dict[str, float | Tensor]:
@@ -70,6 +77,7 @@ class Stepper:
     def _step(self, name: str) -> dict[str, float | Tensor]:
         optimization, logs = self.optimizations[name], {}
         optimizer = optimization.optimizer
+        self.processes.add_gradients(p for group in optimizer.param_groups for p in group["params"])
         if optimization.clip_norm or self.plan.monitor_gradients:
             self.scaler.unscale_(optimizer)
             parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

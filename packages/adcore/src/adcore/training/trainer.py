@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from adcore.training.callbacks import Callback
 from adcore.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
 from adcore.training.device import check_precision
 from adcore.training.plan import Plan
+from adcore.training.processes import Processes
 from adcore.training.stepping import Stepper
 from adcore.training.validation import EarlyStopping, Validate, validation_loss
+from adcore.training.whole_batch import whole_batch
 
 
 @dataclass
@@ -38,7 +40,8 @@ class TrainingSummary:
 
 class Trainer:
     """Fits one model. `train_loader` gives Batches, has a length, and may have `set_epoch(epoch, start)` and
-    `one_by_one()`, which makes it give batches of one image, or with tiles of one tile, of which it then has `tiles`.
+    `one_by_one()`, which makes it give batches of one image, or with tiles of one tile, of which it then has `tiles`. With
+    several `processes` it also has what `Loader` has for them.
 
     `val_loss` is measured on `loss_loader`, or where there is none on `val_loader`.
     With `checkpoints`, a folder, the fit can be resumed after a kill: `identity` says what run the files belong to.
@@ -58,13 +61,17 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         checkpoints: Path | None = None,
         identity: dict[str, Any] | None = None,
+        processes: Processes = Processes(),  # noqa: B008 (frozen)
     ) -> None:
+        self.processes = processes
         self.model, self.train_loader, self.callbacks = model, train_loader, list(callbacks)
         self.device = torch.device(device)
         self.plan = plan.model_copy(update={"steps_per_epoch": len(train_loader)})
         if model.one_pass:
-            self.plan = self._one_pass_plan()
+            self.plan = self._one_pass_plan(num_images)
         else:
+            if processes.several:
+                train_loader.divide(processes.part_of_batch)
             self.plan = self.plan.watching(val_loader is not None, validate is not None)
         self.validate, self.identity = validate, identity or {}
         self.loss_loader = loss_loader or val_loader
@@ -100,36 +107,49 @@ class Trainer:
         return self.stepper.optimizations
 
     def run(self, resume: bool = False) -> TrainingSummary:
-        """Fit the model, from the last checkpoint on with `resume`; leave it fitted, in evaluation mode, on the device."""
+        """Fit the model, from the last checkpoint on with `resume`; leave it fitted, in evaluation mode, on the device.
+
+        Of several processes the first one alone leaves it so.
+        """
         started = time.perf_counter()
         fit, model = self.fit, self.model
         model.to(self.device).train()
         try:
             model.on_fit_start(fit)
             if not model.one_pass:
-                self.stepper = Stepper(self._configured(), self.plan, self.device)
+                self.stepper = Stepper(self._configured(), self.plan, self.device, self.processes)
             if resume and self.last:
                 load_checkpoint(self.last, self, self.identity)
+            self.processes.same_state(model)
             self._call("on_fit_start", self)
             while fit.epoch < self.plan.epochs and fit.step < self.plan.total_steps and not self.stop_reason:
                 self._epoch()
             self._save_last()
-            if self.stopping and self.best and self.best.is_file():
-                load_weights(self.best, model, self.device)
-            model.eval()
-            with torch.no_grad():
-                model.on_fit_end(fit)
-            model.fitted = True
+            if self.processes.several and model.one_pass:
+                with torch.no_grad():
+                    model.merge(self.processes)
+            if self.processes.first:
+                self._finish()
         finally:
             self._call("on_fit_end", self)
         seconds = time.perf_counter() - started
         losses, history, logged = _finite(self.logs), list(map(_finite, self.history)), list(map(_finite, self.logged))
         return TrainingSummary(fit.epoch, fit.step, seconds, self.stop_reason, losses, history, logged)
 
-    def _one_pass_plan(self) -> Plan:
+    def _finish(self) -> None:
+        """What follows the last batch: the model of the best validation, and what prediction needs."""
+        model = self.model
+        if self.stopping and self.best and self.best.is_file():
+            load_weights(self.best, model, self.device)
+        model.eval()
+        with torch.no_grad():
+            model.on_fit_end(self.fit)
+        model.fitted = True
+
+    def _one_pass_plan(self, num_images: int) -> Plan:
         """One-pass models train for one epoch, on a CPU with batches of one image.
 
-        max_steps still counts the batches that the user asked for.
+        max_steps still counts the batches that the user asked for. Each of several processes gets a block of the images.
         """
         plan, changes = self.plan.in_one_pass(), {}
         loader = self.train_loader
@@ -137,6 +157,10 @@ class Trainer:
             loader.one_by_one()
             changes = {"batch_size": 1, "steps_per_epoch": len(self.train_loader)}
             changes |= {"max_steps": plan.max_steps * plan.batch_size} if plan.max_steps else {}
+        if self.processes.several:
+            seen = min(num_images, plan.max_steps * plan.batch_size) if plan.max_steps else num_images
+            self.train_loader.keep_block(self.processes.part(seen))
+            changes |= {"steps_per_epoch": len(self.train_loader), "max_steps": None}
         return plan.model_copy(update=changes)
 
     def _configured(self) -> dict[str, Optimization]:
@@ -179,17 +203,26 @@ class Trainer:
     def _step(self, batch: Batch) -> dict[str, float]:
         """Train on one batch. No value is asked for before its backward pass is under way: a GPU would wait for it."""
         logs: dict[str, float | Tensor] = {}
+        processes, share = self.processes, None
+        if processes.several:
+            if not self.model.one_pass:
+                size = self.plan.batch_size
+                share = processes.share(min(size, self.fit.num_images - self.steps_in_epoch * size))
+            batch = replace(batch, share=share, processes=processes)
+        weight = processes.weight(share)
         updates = iter(self.model.training_step(batch, self.fit.step))
         while True:
-            with self.autocast:
+            with self.autocast, whole_batch(processes, share):
                 update = next(updates, None)
             if update is None:
                 return {key: float(value) for key, value in logs.items()}
-            self.stepper.backward(update)
-            if not math.isfinite(loss := float(update.loss.detach())):
-                raise TrainingError(self._nan_message("loss", loss, f" on {_names(batch)}"))
-            logs["loss" if update.optimizer == "main" else f"{update.optimizer}_loss"] = loss
-            logs.update(update.logs)
+            self.stepper.backward(update, weight)
+            name = "loss" if update.optimizer == "main" else f"{update.optimizer}_loss"
+            means = processes.mean({name: update.loss.detach()} | update.logs, weight)
+            if not math.isfinite(means[name]):
+                images = _names(processes.lists(batch.paths))
+                raise TrainingError(self._nan_message("loss", means[name], f" on {images}"))
+            logs.update(means)
             logs.update(self.stepper.step_when_due(update.optimizer))
 
     def _validate(self) -> None:
@@ -198,24 +231,29 @@ class Trainer:
         model, fit, monitor = self.model, self.fit, self.plan.monitor
         with torch.no_grad():
             model.on_validation_start(fit)
-        if monitor == "val_loss":
-            value = validation_loss(model, self._on_device(self.loss_loader()), fit.step, self.plan.seed)
-        else:
-            model.eval()
-            model.fitted = True  # for this question only
-            try:
-                value = self.validate(model)
-            finally:
-                model.fitted = False
-                model.train()
+        value = self.processes.same(self._monitored() if self.processes.first else None)
         if not math.isfinite(value):
             raise TrainingError(self._nan_message(monitor, value))
         self.logs[monitor] = value
         self.history.append({"step": fit.step, monitor: value})
         better, self.stop_reason = self.stopping.update(value)
-        if better and self.best:  # the model alone: gradients that wait for an optimizer step do not matter
+        if better and self.best and self.processes.first:
+            # the model alone: gradients that wait for an optimizer step do not matter
             save_weights(self.best, model)
         self._call("on_validation_end", self, value)
+
+    def _monitored(self) -> float:
+        """The value that validation looks at."""
+        model = self.model
+        if self.plan.monitor == "val_loss":
+            return validation_loss(model, self._on_device(self.loss_loader()), self.fit.step, self.plan.seed)
+        model.eval()
+        model.fitted = True  # for this question only
+        try:
+            return self.validate(model)
+        finally:
+            model.fitted = False
+            model.train()
 
     def _save_last_when_due(self) -> None:
         if time.monotonic() - self._last_save >= self.plan.checkpoint_seconds:
@@ -223,7 +261,7 @@ class Trainer:
 
     def _save_last(self) -> None:
         """A checkpoint, between two optimizer steps; weights that are not finite never replace a good one."""
-        if not self.last or not self.optimizations or self.stepper.accumulating:
+        if not (self.last and self.optimizations and self.processes.first) or self.stepper.accumulating:
             return
         if all(p.isfinite().all() for p in self.model.parameters()):
             save_checkpoint(self.last, self, self.identity)
@@ -270,8 +308,8 @@ class Trainer:
             getattr(callback, method)(*arguments)
 
 
-def _names(batch: Batch) -> str:
-    return ", ".join(batch.paths[:4]) + (", ..." if len(batch.paths) > 4 else "")
+def _names(paths: list[str]) -> str:
+    return ", ".join(paths[:4]) + (", ..." if len(paths) > 4 else "")
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:

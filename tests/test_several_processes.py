@@ -1,0 +1,112 @@
+"""One training in two processes: what it learns is what one process learns from the same batches, image by image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pair
+import pytest
+from adcore.errors import ConfigError
+from adcore.prepared import prepare_run
+from adcore.request import DataChoice, choose_model
+from adcore.several import check_several
+from adcore.testing import write_tiny_mvtec
+from adcore.training.processes import Processes
+
+RANDOM = {"weights": "random", "image_size": 32, "batch_size": 4}
+ONE_PASS: pair.Cases = {
+    "padim": ("padim-resnet18", RANDOM),
+    "padim sums": ("padim-resnet18", {**RANDOM, "n_features": 12}),  # more images than wait
+    "dfm": ("dfm", {**RANDOM, "backbone": "resnet18"}),
+    "patchcore": ("patchcore-resnet18", RANDOM),
+}
+FEW_STEPS: pair.Cases = {"stfpm": ("stfpm-resnet18", {**RANDOM, "max_steps": 3, "layers": ["layer1", "layer2"]})}
+MANY_STEPS: pair.Cases = {
+    "stfpm": ("stfpm-resnet18", {**RANDOM, "max_steps": 20}),
+    "fastflow": ("fastflow-resnet18", {**RANDOM, "max_steps": 20}),
+    "supersimplenet": ("supersimplenet", {**RANDOM, "backbone": "resnet18", "max_steps": 20}),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_tiny_mvtec(tmp_path_factory.mktemp("data"), train=35)  # the last batch is smaller than the others
+
+
+def compare(data: Path, cases: pair.Cases, folder: Path) -> dict[str, float]:
+    """The largest relative difference of a tensor between one process and two, for each case."""
+    two, found = pair.states_of_two(data, cases, folder), {}
+    for name, (model, values) in cases.items():
+        one = pair.fit(data, model, values, Processes()).state_dict()
+        assert one.keys() == two[name].keys()
+        pairs = [(one[key].double(), two[name][key].double()) for key in one]
+        found[name] = max(float((a - b).norm() / a.norm().clamp(min=1e-9)) for a, b in pairs if a.numel())
+    return found
+
+
+def test_two_processes_learn_what_one_learns(data, tmp_path) -> None:
+    found = compare(data, {**ONE_PASS, **FEW_STEPS}, tmp_path)
+    assert found["padim"] == found["dfm"] == found["patchcore"] == 0  # the same features, in the same order
+    assert found["padim sums"] < 1e-9
+    assert found["stfpm"] < 1e-6
+
+
+@pytest.mark.slow
+def test_twenty_steps_in_two_processes(data, tmp_path) -> None:
+    """A minute; batch norm, random numbers for each image, and a loss that counts pixels of the whole batch."""
+    assert max(compare(data, MANY_STEPS, tmp_path).values()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "images", "message"),
+    [
+        ("efficientad-s", {}, {}, "needs all images of a batch in one process"),
+        ("musc", {}, {}, "learns nothing"),
+        ("stfpm-resnet18", {"batch_size": 1}, {}, "1 images of a batch are too few for 2 processes"),
+        ("padim-resnet18", {}, {"skip_bad": True}, "skip_bad"),
+        ("padim-resnet18", {}, {"shots": 1}, "1 training images are too few"),
+    ],
+)
+def test_what_two_processes_cannot_train_is_refused_before_anything_starts(
+    data, model, settings, images, message
+) -> None:
+    run = prepare_run(choose_model(model, settings), DataChoice("mvtec", data, "part", **images))
+    with pytest.raises(ConfigError, match=message):
+        check_several(run, 2)
+    check_several(run, 1)
+
+
+def test_every_image_is_in_one_part_of_a_batch() -> None:
+    for count in range(1, 6):
+        for total in range(1, 12):
+            images = list(range(total))
+            parts = [images[Processes(rank, count).part_of_batch(total)] for rank in range(count)]
+            together = [image for part in parts for image in part]
+            assert together == images if total >= count else all(part == images for part in parts)
+            weights = [each.weight(each.share(total)) for each in (Processes(rank, count) for rank in range(count))]
+            assert sum(weights) == pytest.approx(1)
+
+
+COMMAND = ("--set", "weights=random", "--set", "image_size=32", "--devices", "2", "--device", "cpu")
+
+
+def test_two_processes_train_from_the_command_line(data, tmp_path, run_cli) -> None:
+    options = ("--data", f"mvtec:{data}", *COMMAND, "--out", tmp_path / "out")
+    code, _, err = run_cli("train", "padim-resnet18", *options)
+    assert (code, err.strip()) == (0, "")
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["processes"] == 2
+
+
+@pytest.mark.slow
+def test_an_error_in_the_second_process_is_one_line_and_leaves_nothing(data, tmp_path, run_cli) -> None:
+    (bad := data / "part" / "train" / "good" / "bad.png").write_bytes(b"broken")
+    try:
+        options = ("--data", f"mvtec:{data}", *COMMAND, "--out", tmp_path / "out")
+        for seed in range(2):  # the image is in the one's part, or in the other's
+            code, _, err = run_cli("train", "padim-resnet18", *options, "--seed", seed)
+            assert (code, len(err.strip().splitlines())) == (2, 1)
+            assert "bad.png" in err
+            assert not (tmp_path / "out").exists()
+    finally:
+        bad.unlink()
