@@ -38,7 +38,7 @@ import os, socket
 from typing import Annotated, Any
 import torch
 from pydantic import Field
-from adcore.maps import upsample
+from adcore.maps import highest, upsample
 from adcore.model import AnomalyModel, Prediction, Update
 
 class Right(AnomalyModel):
@@ -59,7 +59,7 @@ class Right(AnomalyModel):
     def forward(self, images):
         small = torch.nn.functional.avg_pool2d(self.distance(images)[:, None], 4)[:, 0]
         anomaly_map = self.gain * upsample(small, images.shape[-2:])
-        return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
+        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
 
 class Counted(Right):
     fits = 0
@@ -198,15 +198,15 @@ class ForgetsBuffer(Right):
 class UnsavedBuffer(Right):
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("seen", torch.zeros(1), persistent=False)
+        self.register_buffer("found", torch.zeros(1), persistent=False)
 
     def training_step(self, batch, step):
-        self.seen += len(batch.images)
+        self.found += len(batch.images)
         yield from super().training_step(batch, step)
 
     def forward(self, images):
         found = super().forward(images)
-        return Prediction(found.score + self.seen, found.anomaly_map)
+        return Prediction(found.score + self.found, found.anomaly_map)
 """,
     "test_state_is_tensors": """
 class PickledState(Right):
@@ -248,6 +248,12 @@ class RemembersImages(Right):
         self.calls += 1
         return Prediction(self.distance(images).flatten(1).amax(1) + self.calls)
 """,
+    "test_region_of_interest": """
+class ScoresTheWholeImage(Right):
+    def forward(self, images):
+        found = super().forward(images)
+        return Prediction(found.anomaly_map.flatten(1).amax(1), found.anomaly_map)
+""",
     "test_exports": """
 class LoopsOverImages(Right):
     def forward(self, images):
@@ -276,11 +282,12 @@ def card(name, **changes):
     return ModelCard(name=name.lower(), normalization="none", **{**facts, **changes})
 
 ONE_PASS = {"OnePass": "one-pass", "EmptyBank": "one-pass"}
+WHOLE = {"OnePass": "it describes the image as a whole"}
 
 @hookimpl
 def adcore_register_models():
     return [
-        *(card(name, training=ONE_PASS.get(name, "gradient")) for name in NAMES),
+        *(card(name, training=ONE_PASS.get(name, "gradient"), whole_image=WHOLE.get(name, "")) for name in NAMES),
         card("WrongTraining", target="toys.models:Right", training="one-pass"),
         card("WrongMultiple", target="toys.models:Right", size_multiple=14),
         card("Multiple", target="toys.models:Right", size_multiple=7, image_size=14),
