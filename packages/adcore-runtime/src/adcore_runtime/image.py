@@ -73,7 +73,10 @@ def to_planes(values: np.ndarray, name: str, advice: str, channels: int) -> np.n
 def gray_photo(image: np.ndarray) -> np.ndarray:
     """Decoded image (C, H, W) -> (H, W) uint8 to look at; values beyond [0, 1] are stretched to it."""
     darkest, brightest = float(image.min()), float(image.max())
-    gray = image.mean(0).clip(darkest, brightest)  # a rounded mean may lie beyond
+    gray = image.mean(0)
+    gray.clip(darkest, brightest, out=gray)  # a rounded mean may lie beyond; in place, since an image may be large
     if darkest < 0 or brightest > 1:
-        gray = (gray - darkest) / max(brightest - darkest, 1e-12)
-    return (gray * 255).round().astype(np.uint8)
+        gray -= darkest
+        gray /= max(brightest - darkest, 1e-12)
+    gray *= 255
+    return gray.round(out=gray).astype(np.uint8)
