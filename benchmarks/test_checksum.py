@@ -1,7 +1,7 @@
 """Loading a model file with and without the comparison of its checksum: `hatch run bench -k checksum -s`.
 
 Both in turns; the median of the ratios of neighbours counts. Wanted: 1.05 at most. A thread compares the checksum while the
-model is built: two cores, shared with other work, reached 1.01 to 1.06 for 9 MB and 1.02 to 1.11 for 165 MB.
+model is built: two cores, shared with other work, reached 1.01 to 1.07 for 9 MB and 1.02 to 1.21 for 165 MB.
 """
 
 from __future__ import annotations
