@@ -11,7 +11,7 @@ import pytest
 import torch
 from adcore import artifact as artifacts
 from adcore.backbones.features import FeatureExtractor, create_features
-from adcore.backbones.shared import share
+from adcore.backbones.shared import remembering, share
 from adcore.backbones.transformer import TransformerFeatures
 from adcore.ensemble import comparable
 from adcore.files import sha256_file
@@ -147,11 +147,12 @@ def test_transformers_are_shared_block_by_block(monkeypatch):
     (shared,) = share([small, large, other])
     assert shared.lead is large
     monkeypatch.setattr(small.net, "patch_embed", None)  # it is not run
-    found = [part(images) for part in (small, large, other)]
+    with remembering([shared]):
+        found = [part(images) for part in (small, large, other)]
     for mine, theirs in zip(expected, found, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
-    shared.forget()
-    assert not torch.equal(small(images + 1)[0], expected[0][0]), "another image is another run"
+    images += 1
+    assert not torch.equal(small(images)[0], expected[0][0]), "an image that was changed in place is another image"
 
 
 @pytest.mark.parametrize(

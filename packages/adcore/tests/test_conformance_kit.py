@@ -59,7 +59,7 @@ class Right(AnomalyModel):
     def forward(self, images):
         small = torch.nn.functional.avg_pool2d(self.distance(images)[:, None], 4)[:, 0]
         anomaly_map = self.gain * upsample(small, images.shape[-2:])
-        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
+        return Prediction(highest(anomaly_map, self.roi_mask), anomaly_map)
 
 class Counted(Right):
     fits = 0

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from adcore.artifact import Artifact
-from adcore.backbones.shared import SharedRun, share
+from adcore.backbones.shared import SharedRun, remembering, share
 from adcore.cards import ModelCard
 from adcore.data.roi import rois_for
 from adcore.data.samples import NORMAL, DatasetReader, Sample
@@ -124,13 +124,8 @@ class Ensemble(AnomalyModel):
     def forward(self, images: Tensor) -> Prediction:
         """Comparable scores and maps, combined."""
         views = {(one.mean, one.std): _normalised(images, one) for one in self.members}
-        for part in self.parts:
-            part.seen = self.seen
-        try:
+        with remembering(self.shared):
             predictions = [part(views[one.mean, one.std]) for one, part in zip(self.members, self.parts, strict=True)]
-        finally:
-            for run in self.shared:
-                run.forget()
         scores, maps = [], []
         for member, prediction in zip(self.members, predictions, strict=True):
             knots = torch.tensor(member.scores, dtype=torch.float32, device=images.device)

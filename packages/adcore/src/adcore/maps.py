@@ -32,7 +32,7 @@ def gaussian_blur(maps: Tensor, sigma: float, kernel_size: int | None = None) ->
 def within(values: Tensor, seen: np.ndarray | None, fill: float | None = None) -> Tensor:
     """Values (B, h, w), a map or cells of one, with `fill` where nothing counts, or without it each one's lowest value.
 
-    `seen` (H, W) bool, of the map's size: the pixels that count (AnomalyModel.seen); None: all, and `values` as they are.
+    `seen` (H, W) bool, of the map's size: the pixels that count (AnomalyModel.roi_mask); None: all, and `values` as they are.
     """
     if seen is None:
         return values

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -115,6 +117,19 @@ class Fit:
     step: int = 0  # batches done; the whole fit sees plan.total_steps of them
 
 
+_ROI_MASK: ContextVar[np.ndarray | None] = ContextVar("roi_mask", default=None)  # each thread has its own
+
+
+@contextmanager
+def counting(mask: np.ndarray | None) -> Iterator[None]:
+    """Inside, `mask` (H, W) bool is the `roi_mask` of every model in this thread."""
+    token = _ROI_MASK.set(mask)
+    try:
+        yield
+    finally:
+        _ROI_MASK.reset(token)
+
+
 class AnomalyModel(nn.Module):
     """Base class of all models.
 
@@ -126,9 +141,6 @@ class AnomalyModel(nn.Module):
     card: ModelCard | None = None
     config: ClassVar[dict[str, Any]] = {}
     fitted: bool = False  # set by the trainer and by loading
-    seen: np.ndarray | None = (
-        None  # (H, W) bool, set for each prediction: the pixels that score and map are of; None: all
-    )
     divisible: bool = False  # whether several processes can train it: see `training_step` and `merge`
     group: int = (
         1  # images that `forward` gets at once on a CPU; above 1 each must have, to the last bit, what it has alone
@@ -139,6 +151,11 @@ class AnomalyModel(nn.Module):
             name = self.card.name if self.card else type(self).__name__
             raise NotFittedError(f"{name} is not trained yet; train it, or load a trained model with adcore.load")
         return super().__call__(images)
+
+    @property
+    def roi_mask(self) -> np.ndarray | None:
+        """(H, W) bool in a prediction with a region of interest: the pixels that score and map are of; None: all."""
+        return _ROI_MASK.get()
 
     def forward(self, images: Tensor) -> Prediction:
         """Score preprocessed images (B, 3, H, W) float32."""

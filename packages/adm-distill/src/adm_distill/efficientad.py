@@ -282,7 +282,7 @@ class EfficientAD(AnomalyModel):
         local = 0.1 * (local - self.qa_st) / (self.qb_st - self.qa_st)
         overall = 0.1 * (overall - self.qa_ae) / (self.qb_ae - self.qa_ae)
         anomaly_map = 0.5 * (local + overall)
-        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
+        return Prediction(highest(anomaly_map, self.roi_mask), anomaly_map)
 
     @staticmethod
     def _check_size(size: tuple[int, int]) -> None:

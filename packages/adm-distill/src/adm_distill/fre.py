@@ -89,4 +89,4 @@ class FRE(AnomalyModel):
         features = self.features(images)
         reconstruction = self.autoencoder(features.flatten(1)).view_as(features)
         errors = (features - reconstruction).square().sum(1)  # (B, h, w)
-        return Prediction(within(errors, self.seen, fill=0).flatten(1).sum(1), upsample(errors, images.shape[-2:]))
+        return Prediction(within(errors, self.roi_mask, fill=0).flatten(1).sum(1), upsample(errors, images.shape[-2:]))

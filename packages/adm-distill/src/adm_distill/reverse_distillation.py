@@ -95,4 +95,4 @@ class ReverseDistillation(AnomalyModel):
         )  # (L, B, H, W)
         joined = maps.sum(0) if self.anomaly_map == "add" else maps.prod(0)
         anomaly_map = gaussian_blur(joined, sigma=4.0)
-        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
+        return Prediction(highest(anomaly_map, self.roi_mask), anomaly_map)

@@ -62,4 +62,4 @@ class STFPM(AnomalyModel):
         """Eq. 4: the product of the layers' upsampled distance maps; the score is the map's maximum."""
         maps = [upsample(distance, images.shape[-2:]) for distance in self.distances(images)]
         anomaly_map = torch.stack(maps).prod(0)  # (B, H, W)
-        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
+        return Prediction(highest(anomaly_map, self.roi_mask), anomaly_map)

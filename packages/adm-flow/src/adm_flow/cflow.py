@@ -128,7 +128,7 @@ class CFlow(AnomalyModel):
         ]
         size = images.shape[-2:]
         anomaly_map = torch.stack([1 - upsample(p, size, align_corners=True) for p in relative]).sum(0)  # (B, H, W)
-        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
+        return Prediction(highest(anomaly_map, self.roi_mask), anomaly_map)
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """Adam on the flows; a fibre leaves the other layers' flows without gradients, and so untouched."""

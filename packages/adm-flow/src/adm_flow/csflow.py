@@ -193,11 +193,11 @@ class CSFlow(AnomalyModel):
     def forward(self, images: Tensor) -> Prediction:
         """Score: mean of z² / 2 over all scales. Map: mean of z² over the channels, multiplied over the scales."""
         latents, _ = self.encode(images)
-        if self.seen is None:
+        if self.roi_mask is None:
             score = 0.5 * torch.cat([m.flatten(1) for m in latents], 1).square().mean(1)
         else:
-            energies = [within(m.square().sum(1), self.seen, fill=0).flatten(1).sum(1) for m in latents]
-            score = 0.5 * sum(energies) / sum(m.shape[1] * count_seen(self.seen, m.shape[-2:]) for m in latents)
+            energies = [within(m.square().sum(1), self.roi_mask, fill=0).flatten(1).sum(1) for m in latents]
+            score = 0.5 * sum(energies) / sum(m.shape[1] * count_seen(self.roi_mask, m.shape[-2:]) for m in latents)
         maps = [upsample(m.square().mean(1), images.shape[-2:]) for m in latents]
         return Prediction(score, torch.stack(maps).prod(0))
 

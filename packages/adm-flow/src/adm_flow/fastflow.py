@@ -69,7 +69,7 @@ class FastFlow(AnomalyModel):
         """Minus the likelihood of each position, exp(-mean_c z² / 2), averaged over the maps; the score is the maximum."""
         probabilities = [torch.exp(-0.5 * z.square().mean(1)) for z, _ in self.encode(images)]  # (B, h, w)
         anomaly_map = -torch.stack([upsample(p, images.shape[-2:]) for p in probabilities]).mean(0)  # (B, H, W)
-        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
+        return Prediction(highest(anomaly_map, self.roi_mask), anomaly_map)
 
     def configure_optimizers(self, plan: Plan) -> dict[str, Optimization]:
         """Adam on norms and flows."""

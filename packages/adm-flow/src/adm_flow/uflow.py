@@ -144,7 +144,7 @@ class UFlow(AnomalyModel):
         else:  # 1 - likelihood exp(-mean_c z² / 2) of each position, averaged over the scales
             likelihoods = [upsample(torch.exp(-0.5 * z.square().mean(1)), size) for z in latents]
             anomaly_map = 1 - torch.stack(likelihoods).mean(0)  # (B, H, W)
-        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
+        return Prediction(highest(anomaly_map, self.roi_mask), anomaly_map)
 
     def log_nfa(self, latents: list[Tensor], size: tuple[int, int] | torch.Size) -> Tensor:
         """log10 of the number of false alarms at each pixel: tests x product of the scales' tail probabilities.

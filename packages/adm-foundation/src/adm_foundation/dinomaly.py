@@ -176,7 +176,7 @@ class Dinomaly(AnomalyModel):
         odd = self.objective.aggregate(cosine_distances(*self.reconstruct(layers)))  # (B, N)
         if self.auxiliary is not None:
             odd = (odd + self.auxiliary(self.fused(layers))) / 2
-        return prediction_of(odd, self.grid(images), images.shape[-2:], self.max_ratio, self.seen)
+        return prediction_of(odd, self.grid(images), images.shape[-2:], self.max_ratio, self.roi_mask)
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Reconstruct; the share of easy locations that hold back their gradients grows with `step`.

@@ -165,7 +165,7 @@ class InpFormer(AnomalyModel):
         """Score preprocessed images (B, 3, H, W): mean of the top `max_ratio` pixels of the blurred map."""
         encoded, decoded, _, _ = self.reconstruct(images)
         distances = cosine_distances(encoded, decoded).mean(1)
-        return prediction_of(distances, self.encoder.grid(images), images.shape[-2:], self.max_ratio, self.seen)
+        return prediction_of(distances, self.encoder.grid(images), images.shape[-2:], self.max_ratio, self.roi_mask)
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Reconstruct, hard patches first, and keep every patch near a prototype."""

@@ -151,7 +151,7 @@ class UniNet(AnomalyModel):
         maps = [upsample(1 - F.cosine_similarity(t, s), images.shape[-2:], align_corners=True) for t, s in pairs]
         joined = torch.stack(maps).sum(0)
         smooth = gaussian_blur(joined, sigma=4.0, kernel_size=5)
-        return Prediction(highest(smooth, self.seen), joined)
+        return Prediction(highest(smooth, self.roi_mask), joined)
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """The contrastive loss of all layers of both teachers, on the student's selected features."""

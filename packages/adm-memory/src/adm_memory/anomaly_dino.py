@@ -141,9 +141,9 @@ class AnomalyDINO(BankModel):
         distances = nearest.square().view(tokens.shape[:3]) / 2  # of unit vectors: 1 - cos
         if self.masking:
             distances = distances * self.kept(tokens)
-        distances = within(distances, self.seen)
+        distances = within(distances, self.roi_mask)
         anomaly_map = gaussian_blur(upsample(distances, images.shape[-2:]), sigma=4.0)
-        return top_mean(distances, self.top, self.seen), anomaly_map
+        return top_mean(distances, self.top, self.roi_mask), anomaly_map
 
     def export_module(self) -> nn.Module:
         """The same by one product with the whole bank; ConfigError with `masking`, whose components no graph has."""

@@ -138,9 +138,9 @@ class CFA(AnomalyModel):
     def judge(self, distances: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Distances (B * h * w, K) to the nearest entries, nearest first -> score (B,), map (B, *size)."""
         scores = F.softmin(distances, 1)[:, 0] * distances[:, 0]
-        maps = within(rearrange(scores, "(b h w) -> b h w", h=grid[0], w=grid[1]), self.seen)
+        maps = within(rearrange(scores, "(b h w) -> b h w", h=grid[0], w=grid[1]), self.roi_mask)
         anomaly_map = gaussian_blur(upsample(maps, size), sigma=4.0)
-        return highest(anomaly_map, self.seen), anomaly_map
+        return highest(anomaly_map, self.roi_mask), anomaly_map
 
     def export_module(self) -> nn.Module:
         """The same by one product with the whole bank."""

@@ -88,4 +88,4 @@ class DFM(AnomalyModel):
             constant = (self.variances.log() + math.log(2 * math.pi)).sum()
             return Prediction(0.5 * ((code.square() / self.variances).sum(1) + constant))
         error = (centred - code @ self.directions).square().view_as(features).sum(1)  # (B, h, w)
-        return Prediction(within(error, self.seen, fill=0).flatten(1).sum(1), upsample(error, images.shape[-2:]))
+        return Prediction(within(error, self.roi_mask, fill=0).flatten(1).sum(1), upsample(error, images.shape[-2:]))

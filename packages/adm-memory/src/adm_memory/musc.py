@@ -125,7 +125,7 @@ class MuSc(BatchModel):
     def score_all(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """Mutual scoring, then scores averaged over similar images; an image's own score is the maximum of its map."""
         found = list(self._mutual(images))
-        scores = torch.cat([highest(self._map(one), self.seen) for one in found])
+        scores = torch.cat([highest(self._map(one), self.roi_mask) for one in found])
         if self.neighbours:
             scores = smoothed_scores(scores, torch.stack([one.descriptor for one in found]), self.neighbours)
         for score, one in zip(scores, found, strict=True):
@@ -133,7 +133,7 @@ class MuSc(BatchModel):
 
     def _map(self, one: Described) -> Tensor:
         """(1, H, W): the mean over layers."""
-        return torch.stack([upsample(within(grid[None], self.seen), one.size) for grid in one.grids]).mean(0)
+        return torch.stack([upsample(within(grid[None], self.roi_mask), one.size) for grid in one.grids]).mean(0)
 
     def _mutual(self, images: Iterable[Tensor]) -> Iterator[Described]:
         """Each image with the scores of its patches, (h, w) of each layer, in place of its features."""

@@ -174,7 +174,7 @@ class PaDiM(AnomalyModel):
         delta = torch.cat([rearrange(part, "b d h w -> b (h w) d") for part in features]) - self.mean
         grouped = one_at_a_time(images.device) and not torch.compiler.is_compiling()
         distances = (in_groups if grouped else mahalanobis)(delta, self.whitening)
-        distances = within(rearrange(distances, "b (h w) -> b h w", h=features[0].shape[-2]), self.seen)
+        distances = within(rearrange(distances, "b (h w) -> b h w", h=features[0].shape[-2]), self.roi_mask)
         maps = [gaussian_blur(upsample(part, images.shape[-2:]), sigma=4.0) for part in split_batch(distances)]
         anomaly_map = torch.cat(maps)
-        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
+        return Prediction(highest(anomaly_map, self.roi_mask), anomaly_map)

@@ -201,7 +201,7 @@ class PatchCore(BankModel):
         """Distance of each patch to its nearest in the bank, as a smoothed map; the score is the re-weighted maximum."""
         patches, (h, w) = self.embed(images)
         distances, nearest = (rearrange(t, "(b l) 1 -> b l", l=h * w) for t in self.index.query(patches))
-        distances = counted(self.weighted(distances, nearest), h, self.seen)
+        distances = counted(self.weighted(distances, nearest), h, self.roi_mask)
         worst = distances.argmax(1, keepdim=True)  # the patch m_test,* of each image
         score = distances.gather(1, worst)[:, 0]
         if self.num_neighbors > 1:
@@ -237,7 +237,7 @@ class ExportedPatchCore(nn.Module):
         partial, norms = self.neighbours(patches)  # (B * h * w, M)
         distances = (partial.amin(1, keepdim=True) + norms).clamp(min=0).sqrt()
         distances = self.model.weighted(distances, partial.argmin(1, keepdim=True)).view(-1, h * w)
-        distances = counted(distances, h, self.model.seen)
+        distances = counted(distances, h, self.model.roi_mask)
         worst = distances.argmax(1) + h * w * torch.arange(
             images.shape[0], device=images.device
         )  # among all patches: (B,)

@@ -147,8 +147,8 @@ class RAD(AnomalyModel):
         if (kept := self.banks[0].shape[1]) < len(self.descriptors):
             similar = likeness.new_ones(len(images), kept) > 0
         distances = [
-            upsample(within(1 - nearby_cosines(bank, m, similar, self.radius), self.seen), images.shape[-2:])
+            upsample(within(1 - nearby_cosines(bank, m, similar, self.radius), self.roi_mask), images.shape[-2:])
             for bank, m in zip(self.banks, maps, strict=True)
         ]
         anomaly_map = gaussian_blur(torch.stack(distances).mean(0), sigma=1.0, kernel_size=5)
-        return Prediction(top_mean(anomaly_map, self.top, self.seen), anomaly_map)
+        return Prediction(top_mean(anomaly_map, self.top, self.roi_mask), anomaly_map)

@@ -85,6 +85,6 @@ class SubspaceAD(AnomalyModel):
         """Squared distance of each patch from the subspace, as a smoothed map; the score is the mean of the largest."""
         centred = self.tokens(images) - self.mean
         residual = (centred - centred @ self.directions.t() @ self.directions).square().sum(3)  # (B, h, w)
-        residual = within(residual, self.seen)
+        residual = within(residual, self.roi_mask)
         anomaly_map = gaussian_blur(upsample(residual, images.shape[-2:]), sigma=4.0)
-        return Prediction(top_mean(residual, self.top, self.seen), anomaly_map)
+        return Prediction(top_mean(residual, self.top, self.roi_mask), anomaly_map)

@@ -180,9 +180,9 @@ class SuperADD(AnomalyModel):
         for tokens, bank in zip(self.tokens(images), banks, strict=True):
             _, c, h, w = tokens.shape
             distances = bank(rearrange(tokens, "b c h w -> (b h w) c")) / c**0.5
-            maps.append(upsample(within(distances.view(-1, h, w), self.seen), images.shape[-2:]))
+            maps.append(upsample(within(distances.view(-1, h, w), self.roi_mask), images.shape[-2:]))
         anomaly_map = gaussian_blur(torch.stack(maps).mean(0), sigma=4.0)
-        return top_mean(anomaly_map, self.top, self.seen), anomaly_map
+        return top_mean(anomaly_map, self.top, self.roi_mask), anomaly_map
 
     def export_module(self) -> nn.Module:
         """The same by one product with each bank."""

@@ -81,4 +81,4 @@ class Autoencoder(AnomalyModel):
 
     def forward(self, images: Tensor) -> Prediction:
         anomaly_map = gaussian_blur(self.residual(images), self.sigma)
-        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
+        return Prediction(highest(anomaly_map, self.roi_mask), anomaly_map)

@@ -180,4 +180,4 @@ class DRAEM(AnomalyModel):
 
     def forward(self, images: Tensor) -> Prediction:
         anomaly_map, _ = self.segment(images)
-        return Prediction(self.image_score(anomaly_map, self.seen), anomaly_map)
+        return Prediction(self.image_score(anomaly_map, self.roi_mask), anomaly_map)

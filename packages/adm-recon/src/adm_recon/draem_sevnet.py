@@ -140,7 +140,7 @@ class DRAEMSevNet(AnomalyModel):
 
     def forward(self, images: Tensor) -> Prediction:
         anomaly_map, severity = self.segment(images)
-        mask_score = self.draem.image_score(anomaly_map, self.seen)
+        mask_score = self.draem.image_score(anomaly_map, self.roi_mask)
         severity_score = (severity.clamp(min=0) / self.severity_max).clamp(max=1)
         if self.score_combination == "maximum":
             return Prediction(torch.maximum(mask_score, severity_score), anomaly_map)

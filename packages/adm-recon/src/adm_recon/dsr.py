@@ -269,4 +269,4 @@ class DSR(AnomalyModel):
         coarse = logits.softmax(1)
         anomaly_map = self.upsampler(torch.cat([joined, coarse], dim=1)).softmax(1)[:, 1]
         smooth = F.avg_pool2d(coarse[:, 1], SCORE_WINDOW, 1, SCORE_WINDOW // 2)
-        return Prediction(highest(smooth, self.seen), anomaly_map)
+        return Prediction(highest(smooth, self.roi_mask), anomaly_map)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -41,25 +42,33 @@ class FrozenFeatures(nn.Module):
 
 
 class SharedRun:
-    """Runs a network for all that share it, and keeps what it gave last until it is told to forget.
+    """Runs a network for all that share it; inside `remembering` it keeps what it gave last.
 
     Images are known by the identity of their tensor: a model that changes them first gets features of its own.
     """
 
     def __init__(self, lead: FrozenFeatures) -> None:
-        self.lead = lead
+        self.lead, self.remembers = lead, False
         self.last: tuple[Tensor, dict[Hashable, Tensor]] | None = None
 
     def __call__(self, images: Tensor, indices: Sequence[Hashable]) -> list[Tensor]:
         last = self.last  # read once: another thread may replace it
         if last is None or last[0] is not images:
             last = images, dict(zip(self.lead.indices, self.lead.run(images), strict=True))
-            self.last = last
+            self.last = last if self.remembers else None
         return [last[1][index] for index in indices]
 
-    def forget(self) -> None:
-        """Let go of the images and their features."""
-        self.last = None
+
+@contextmanager
+def remembering(runs: Sequence[SharedRun]) -> Iterator[None]:
+    """Inside, each of `runs` keeps what it gave last; the images must not be changed in place."""
+    for run in runs:
+        run.remembers = True
+    try:
+        yield
+    finally:
+        for run in runs:
+            run.remembers, run.last = False, None
 
 
 def share(models: Iterable[nn.Module]) -> list[SharedRun]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from adcore.errors import AdcoreError, DataError, PluginError
 from adcore.maps import within
 from adcore.memory import is_out_of_memory
-from adcore.model import AnomalyModel, Prediction
+from adcore.model import AnomalyModel, Prediction, counting
 
 
 def checked_prediction(
@@ -26,9 +26,9 @@ def checked_prediction(
     count, outside of which a map has its lowest value; None: all. Raises PluginError for anything else
     that the model returns or raises, DataError for a value that is not finite, AdcoreError when memory does not suffice.
     """
-    before, model.seen = model.seen, seen
     try:
-        prediction = (predict or model)(images)
+        with counting(seen):
+            prediction = (predict or model)(images)
     except AdcoreError:
         raise
     except (Exception, SystemExit) as error:  # a third party's model may fail in any way; Ctrl-C still passes
@@ -39,8 +39,6 @@ def checked_prediction(
             ) from None
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise PluginError(f"{describe(model)} failed on {names[0]}: {reason} (--debug shows where)") from error
-    finally:
-        model.seen = before
     wrong = _violation(prediction, images)
     if wrong:
         raise PluginError(

@@ -39,7 +39,6 @@ class Pool:
 
 def score_pool(model: BatchModel, pool: Pool) -> Iterator[tuple[Item, Prediction] | Skipped]:
     """Each image with its checked prediction, or why it was left out, in order."""
-    model.seen = pool.dataset.preprocess.common_seen
     predictions = iter(model.score_all(pool))
 
     def following(_: Tensor) -> Prediction:

@@ -18,6 +18,7 @@ from adcore.artifact import Artifact
 from adcore.errors import AdcoreError, ConfigError, ExportError
 from adcore.export.camera import CameraInput
 from adcore.maps import within
+from adcore.model import counting
 from adcore.preprocess import EACH
 
 OPSET = 18
@@ -50,15 +51,17 @@ class ExportGraph(nn.Module):
             raise ExportError(
                 "the model sees tiles of a region of interest, which a graph cannot be given; train it without tiles"
             )
-        self.seen = artifact.model.seen = preprocess.common_seen
-        self.model = artifact.model.export_module()
+        self.seen = preprocess.common_seen
+        with counting(self.seen):
+            self.model = artifact.model.export_module()
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         images = self.enter(images)
         if self.normalized:
             images = (images - self.mean) / self.std
-        score, anomaly_map = self.model(images)
+        with counting(self.seen):
+            score, anomaly_map = self.model(images)
         return (score.float(),) if anomaly_map is None else (score.float(), within(anomaly_map.float(), self.seen))
 
 

@@ -85,7 +85,7 @@ class @class@(AnomalyModel):
         """(B, 3, H, W) -> raw scores (B,) and maps (B, H, W); higher is more anomalous."""
         smooth = gaussian_blur(self.error(images), self.sigma)
         anomaly_map = upsample(smooth, images.shape[-2:])
-        return Prediction(highest(anomaly_map, self.seen), anomaly_map)
+        return Prediction(highest(anomaly_map, self.roi_mask), anomaly_map)
 '''
 CONFORMANCE = """\
 from adcore.testing import ModelConformance

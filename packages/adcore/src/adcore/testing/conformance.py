@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,7 +20,6 @@ from adcore.artifact import Artifact
 from adcore.cards import load_target
 from adcore.config import config_fields
 from adcore.errors import NotFittedError
-from adcore.evaluation.score import run_model
 from adcore.export.gate import Gate
 from adcore.export.graph import write_graph
 from adcore.export.pictures import CheckImages, seeded_pictures
@@ -29,10 +27,10 @@ from adcore.model import AnomalyModel, Prediction
 from adcore.registry import create_model, model_card
 from adcore.request import ModelChoice
 from adcore.testing.card_conformance import CardConformance
-from adcore.testing.large_images import LargeImageConformance
+from adcore.testing.image_parts import ImagePartsConformance
 from adcore.testing.needs import skip_without_onnx
 from adcore.testing.offline import sockets_forbidden
-from adcore.testing.tiny import fit_tiny, tiny_images
+from adcore.testing.tiny import fit_tiny
 from adcore.training.device import seed_everything
 from adcore.training.trainer import TrainingSummary
 
@@ -48,7 +46,7 @@ class FirstFit:
     error: Exception | None = None
 
 
-class ModelConformance(CardConformance, LargeImageConformance):
+class ModelConformance(CardConformance, ImagePartsConformance):
     """Inherit, and name the model. The rest has defaults that suit most models.
 
     A class fits its model twice: once for all checks, and once more to compare.
@@ -90,10 +88,6 @@ class ModelConformance(CardConformance, LargeImageConformance):
         if first_fit.fitted is None:
             pytest.skip("the model could not be fitted: see test_fits")
         return first_fit.fitted
-
-    def inputs(self, choice: ModelChoice, count: int = 3) -> torch.Tensor:
-        """Unseen images of the model's input size."""
-        return tiny_images(count, choice.preprocess.output_size, seed=7, channels=choice.preprocess.channels)
 
     def test_fits(self, first_fit: FirstFit) -> None:
         """Everything else needs a fitted model.
@@ -240,34 +234,6 @@ class ModelConformance(CardConformance, LargeImageConformance):
         assert torch.equal(before.score, after.score), "the loaded model gives other scores"
         assert before.anomaly_map is None or torch.equal(before.anomaly_map, after.anomaly_map), "it gives other maps"
         assert loaded.preprocess == choice.preprocess
-
-    def test_region_of_interest(self, fitted: Fitted) -> None:
-        """Users mark what part of an image counts (--roi); the rest is black to the model, and must not decide.
-
-        Fails when a result is not finite, when a whole image that counts is scored otherwise than without a region, or when
-        it makes no difference to the score which part counts. Fix: take the score
-        from adcore.maps.highest(map, self.seen), or from adcore.maps.within; where the score is of the image as a whole, say
-        so in the card's `whole_image`.
-        """
-        model, _, choice = fitted
-        image = self.inputs(choice, 1)[0]
-        halves = torch.zeros(2, *image.shape[1:], dtype=torch.bool)
-        halves[0, : image.shape[1] // 2], halves[1, image.shape[1] // 2 :] = True, True
-        plain, everywhere, upper, lower = (
-            next(run_model(model, [image], "cpu", ["image"], [seen]))
-            for seen in (None, np.ones(image.shape[1:], bool), *halves.numpy())
-        )
-        assert np.isclose(plain[0], everywhere[0], rtol=1e-4), "a whole image that counts has another score"
-        alike = np.isclose(upper[0], lower[0], rtol=1e-6)
-        reason = model_card(self.model).whole_image
-        assert not alike or reason, (
-            "the score is the same whichever half of the image counts, and the card does not say why"
-        )
-        for half, (score, anomaly_map) in zip(halves.numpy(), (upper, lower), strict=True):
-            assert np.isfinite(score), "the score is not finite"
-            if anomaly_map is not None:
-                assert np.isfinite(anomaly_map).all(), "the map is not finite"
-                assert anomaly_map[~half].max() <= anomaly_map[half].min(), "the map is not lowest where nothing counts"
 
     def test_state_is_tensors(self, fitted: Fitted) -> None:
         """A model file is never unpickled, so nothing but tensors goes into it.

@@ -84,5 +84,6 @@ class ProgressBar(Callback):
         self.progress.update(self.tasks[what], completed=done, total=total)
 
     def close(self) -> None:
-        """Remove the bars."""
-        self.progress.stop()
+        """Remove the bars, if there are any; where there is no terminal, stopping writes an empty line."""
+        if self.tasks:
+            self.progress.stop()
