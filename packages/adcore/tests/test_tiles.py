@@ -25,6 +25,7 @@ from adcore.model import AnomalyModel, Prediction
 from adcore.preprocess import RESIZE_METHODS, Preprocess
 from adcore.request import choose_model
 from adcore_runtime.geometry import full_size
+from adcore_runtime.roi import Roi
 from adcore_runtime.tiles import Stitch, tiles_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,6 +117,27 @@ def test_the_map_of_tiles_is_that_of_the_image_and_the_score_its_highest(tiling)
     whole = tiled.normalized(image).mean(0).numpy()
     assert np.allclose(anomaly_map, whole, rtol=1e-4, atol=1e-5)
     assert score == pytest.approx(float(whole.max()), rel=1e-5)
+
+
+def test_of_a_region_of_interest_only_the_tiles_that_show_it_are_scored() -> None:
+    mask = np.zeros(SIZE, bool)
+    mask[10:50, 20:70] = True
+    image = torch.from_numpy(np.random.default_rng(3).uniform(0.2, 1, (3, *SIZE)).astype(np.float32))
+    image[:, 80:, 140:] = 1  # outside, and brighter than what counts
+    tiled = Preprocess(None, tile=(32, 32), tile_overlap=(8, 8), roi=Roi.of(mask))
+    scored = []
+
+    class Counted(Brightness):
+        def forward(self, images):
+            scored.append(len(images))
+            return super().forward(images)
+
+    score, anomaly_map = score_image(Counted(), tiled.plane(image), tiled, "cpu", "the image", seen=tiled.seen(*SIZE))
+    inside = image.mean(0).numpy()[mask]
+    assert np.allclose(anomaly_map[mask], inside, rtol=1e-5)
+    assert score == pytest.approx(float(inside.max()), rel=1e-5)
+    assert np.all(anomaly_map[~mask] == anomaly_map[mask].min())
+    assert sum(scored) < len(tiled.tiles(SIZE))
 
 
 def test_a_pass_takes_one_tile_of_each_image_and_as_many_passes_as_tiles_take_all(tmp_path) -> None:
