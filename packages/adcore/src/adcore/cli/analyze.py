@@ -36,10 +36,11 @@ def command(
 ) -> None:
     """Mean and deviation over seeds, transfer ratio, domain gap and p-values of the sessions or runs in RESULTS.
 
-    HTML has all tables, and goes to RESULTS/analysis.html unless --out names another file.
+    HTML is the page of `adcore report` with all tables, and goes to RESULTS/analysis.html unless --out names another file.
     """
     from adcore.experiments import present
     from adcore.experiments.analyze import analyze
+    from adcore.experiments.comparison import write_comparison
     from adcore.files import write_text
 
     metrics = metrics or ("image_auroc",)
@@ -54,13 +55,15 @@ def command(
         tables += _tables(results, metrics, first.baseline, wanted)
         makers = {"table": present.as_text, "csv": present.tables_as_csv, "latex": present.as_latex}
         makers["markdown"] = present.as_markdown
-        text = present.as_html(first, tables) if kind == "html" else makers[kind](tables, notes)
-    if kind == "html" and out is None:
-        out = results / "analysis.html"
-    if out is None:
+        text = "" if kind == "html" else makers[kind](tables, notes)
+    if kind == "html":
+        out = out or results / "analysis.html"
+        write_comparison([results], out, metrics[0], first.baseline, tables, notes)
+    elif out is None:
         click.echo(text, nl=False)
         return
-    write_text(out, text)
+    else:
+        write_text(out, text)
     click.echo(f"written: {out}")
     for line in notes:
         click.echo(line, err=True)

@@ -28,9 +28,14 @@ LIGHT, DARK = (240, 246, 252), (8, 60, 120)  # of the heat map
 
 
 def write_comparison(
-    folders: Sequence[Path], out: Path, metric: str = "image_auroc", baseline: str | None = None
+    folders: Sequence[Path],
+    out: Path,
+    metric: str = "image_auroc",
+    baseline: str | None = None,
+    analysis: Sequence[Table] = (),
+    notes: Sequence[str] = (),
 ) -> None:
-    """Write the page over all runs below `folders` to `out`.
+    """Write the page over all runs below `folders` to `out`, with the tables and notes of an analysis where they are given.
 
     Raises ConfigError where there is no complete run, where one was run twice, or for an unknown metric or baseline.
     """
@@ -62,7 +67,9 @@ def write_comparison(
         seed_tables=[_texts(one) for one in tables.seed_tables(groups, metric)],
         significance=[_texts(one) for one in significance],
         runs=[_row(run, metric, out.parent) for run in runs],
-        missing=missing,
+        missing=[text for text in missing if not any(text in note for note in notes)],
+        analysis=[_texts(one) for one in analysis],
+        notes=notes,
     )
     write_text(out, text)
 

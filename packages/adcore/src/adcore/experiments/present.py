@@ -1,22 +1,17 @@
-"""Output of an analysis: terminal table, CSV, LaTeX, Markdown, or one self-contained HTML page."""
+"""Output of an analysis: terminal table, CSV, LaTeX or Markdown; the HTML page is that of a comparison."""
 
 from __future__ import annotations
 
 import csv
 import io
 import itertools
+import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 from adcore_runtime.csv_cells import cells
 
 from adcore.experiments.analyze import Analysis, DomainRow, MethodRow
 from adcore.experiments.tables import Cell, Spread, Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NOTHING = "-"
 
@@ -31,7 +26,7 @@ def spread(value: Spread, digits: int = 4) -> str:
 
 def show(cell: Cell) -> str:
     """A cell as text: four digits."""
-    if cell is None or (isinstance(cell, float) and np.isnan(cell)):
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return NOTHING
     if isinstance(cell, tuple):
         return spread(cell)
@@ -135,75 +130,6 @@ def as_latex(tables: Sequence[Table], notes: Sequence[str]) -> str:
             lines.append(" & ".join(texts) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}", ""]
     return "\n".join(lines)
-
-
-def as_html(analysis: Analysis, tables: Sequence[Table]) -> str:
-    """One page that needs no other file: notes, figures, tables; every text is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    from adcore.evaluation.plots import figure_data_uri
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("analysis.html.j2").render(
-        metric=analysis.metric,
-        baseline=analysis.baseline,
-        notes=notes(analysis),
-        tables=[
-            (table.title, table.header, [list(map(show, row)) for row in table.rows], table.best) for table in tables
-        ],
-        bars=figure_data_uri(bars(analysis), "svg"),
-        heat_maps=[
-            (method, figure_data_uri(heat_map(analysis, method), "svg"))
-            for method in dict.fromkeys(row.method for row in analysis.domains)
-        ],
-    )
-
-
-def bars(analysis: Analysis) -> Figure:
-    """The metric of every method on every domain, with the standard deviation over seeds as error bars."""
-    from matplotlib.figure import Figure
-
-    places = list(dict.fromkeys((row.source, row.domain) for row in analysis.domains))
-    methods = list(dict.fromkeys(row.method for row in analysis.domains))
-    figure = Figure(figsize=(max(6.0, 1.2 + 0.3 * len(places) * (len(methods) + 1)), 4.2), layout="constrained")
-    axes, width = figure.subplots(), 0.8 / len(methods)
-    for number, method in enumerate(methods):
-        rows = [row for row in analysis.domains if row.method == method and row.metric[0] is not None]
-        at = [places.index((row.source, row.domain)) + (number - (len(methods) - 1) / 2) * width for row in rows]
-        errors = [row.metric[1] or 0.0 for row in rows]
-        axes.bar(at, [row.metric[0] for row in rows], width, yerr=errors, capsize=3, label=method)
-    labels = [domain if source == domain else f"{source} → {domain}" for source, domain in places]
-    axes.set_xticks(range(len(places)), labels, rotation=30, ha="right")
-    axes.set_ylabel(f"{analysis.metric}, mean ± std over seeds")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper left", ncols=3, frameon=False)
-    return figure
-
-
-def heat_map(analysis: Analysis, method: str) -> Figure:
-    """The mean metric of one method: trained on the row, tested on the column; one scale of colours for all methods."""
-    from matplotlib.figure import Figure
-
-    rows = [row for row in analysis.domains if row.method == method]
-    sources, domains = sorted({row.source for row in rows}), sorted({row.domain for row in rows})
-    grid = np.full((len(sources), len(domains)), np.nan)
-    for row in rows:
-        grid[sources.index(row.source), domains.index(row.domain)] = np.nan if row.metric[0] is None else row.metric[0]
-    figure = Figure(figsize=(1.8 + len(domains), 1.4 + 0.6 * len(sources)), layout="constrained")
-    axes = figure.subplots()
-    low = min([0.5, *(row.metric[0] for row in analysis.domains if row.metric[0] is not None)])
-    axes.imshow(grid, cmap="viridis", vmin=low, vmax=1.0, aspect="auto")
-    for (i, j), value in np.ndenumerate(grid):
-        if np.isfinite(value):
-            axes.text(
-                j, i, f"{value:.3f}", ha="center", va="center", color="black" if value > 0.3 * low + 0.7 else "white"
-            )
-    axes.set_xticks(range(len(domains)), domains, rotation=30, ha="right")
-    axes.set_yticks(range(len(sources)), sources)
-    axes.set(xlabel="tested on", ylabel="trained on")
-    return figure
 
 
 def _method_cells(row: MethodRow) -> list[Cell]:
