@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("release", ROOT / "tools" / "release.py")
 release = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(release)
-LARGEST = {"adcore": 400_000}  # bytes; a family's: 150,000
+LARGEST = {"adcore": 450_000}  # bytes; a family's: 150,000
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def test_what_a_loader_sends_to_its_processes_can_be_sent_where_there_is_no_fork
     dataset = ImageDataset(reader.samples("part"), reader, Preprocess((16, 16)))
     sent = make_loader(dataset, 2, shuffle=False, seed=0, num_workers=0)._loader
     received = pickle.loads(pickle.dumps((sent.dataset, sent.collate_fn)))
-    batch, skipped = received[1]([received[0][0], received[0][1]])
+    batch, skipped = received[1]([received[0][0, 0], received[0][1, 0]])  # (index, epoch)
     assert (tuple(batch.images.shape), skipped) == ((2, 3, 16, 16), [])
 
 

@@ -64,7 +64,7 @@ def test_without_severity_it_is_draem_exactly():
     sevnet = create_model("draem-sevnet", **SMALL, **MASK_ALONE)
     seed_everything(0)
     draem = create_model("draem", **SMALL)
-    draem.damage = lambda images: cut_paste(images, sevnet.anomaly)[:2]
+    draem.damage = lambda batch: cut_paste(batch.images, sevnet.anomaly)[:2]
     first, second = fit(sevnet), fit(draem)
     assert first.history == second.history
     trained = sevnet.draem.state_dict()
