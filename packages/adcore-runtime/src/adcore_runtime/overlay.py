@@ -51,11 +51,15 @@ def write_overlay(
     `photo`: (H, W) uint8; `anomaly_map`: (h, w) raw, which lies in the photo as `frame` says; what a crop cut off, or
     does not count, is gray.
     """
-    part = np.clip((anomaly_map[frame.inside(anomaly_map.shape)] - low) / max(high - low, 1e-12), 0, 1)
+    part = anomaly_map[frame.inside(anomaly_map.shape)].astype(np.float32)
+    part -= low  # in place: the map of a large image is large
+    part /= max(high - low, 1e-12)
+    part.clip(0, 1, out=part)
     level, shown = np.zeros(photo.shape, np.float32), frame.shown(anomaly_map.shape)
-    if level[shown].size:
-        size = level[shown].shape[::-1]
-        level[shown] = Image.fromarray(part.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    if part.shape == level[shown].shape:
+        level[shown] = part
+    elif level[shown].size:
+        level[shown] = Image.fromarray(part).resize(level[shown].shape[::-1], Image.Resampling.BILINEAR)
     del part
     if frame.roi:
         level *= frame.roi.mask
