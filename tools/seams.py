@@ -21,6 +21,7 @@ from adcore_runtime.listing import find_images
 from adcore_runtime.tiles import tiles_of
 
 NEAR = 8  # pixels on each side of a border
+CELL = 32  # images are cut to multiples of it: networks lay their cells otherwise over an image of another remainder
 
 
 def at_borders(size: tuple[int, int], tile: tuple[int, int], overlap: tuple[int, int]) -> np.ndarray:
@@ -50,6 +51,7 @@ def main() -> None:
         prepare(read_image(path, view.channels), None, view, path)[0]
         for path in find_images(arguments.images)[: arguments.count]
     ]
+    planes = [plane[..., : plane.shape[-2] // CELL * CELL, : plane.shape[-1] // CELL * CELL] for plane in planes]
     with torch.inference_mode():
         whole = [predictor.model(view.normalized(plane)[None]).anomaly_map[0].numpy() for plane in planes]
     print(

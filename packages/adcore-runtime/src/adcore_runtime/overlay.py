@@ -67,8 +67,9 @@ def write_overlay(
     step = max(1, STRIP // photo.shape[1])  # a large photograph takes little more memory than the picture
     for rows in (slice(start, start + step) for start in range(0, len(photo), step)):
         index = (level[rows] * 255).round().astype(np.uint8)
-        alpha = level[rows, :, None] * np.float32(0.85)
-        gray = photo[rows, :, None] * np.float32(0.75 / 255) * (1 - alpha)
-        drawn[rows] = ((gray + COLOURS[index] * alpha) * 255).round()
+        alpha = level[rows] * np.float32(0.85)
+        gray = photo[rows] * np.float32(0.75 / 255) * (1 - alpha)
+        for channel in range(3):  # one at a time: three values of a pixel beside one another take longer
+            drawn[rows, :, channel] = ((gray + COLOURS[index, channel] * alpha) * 255).round()
     with atomic_path(path) as temporary:
         Image.fromarray(drawn).save(temporary)
