@@ -34,21 +34,22 @@ def _spans(length: int, tile: int, overlap: int) -> list[slice]:
 class Stitch:
     """The map of a whole image from the maps of its tiles; where tiles overlap, a weighted mean without a step.
 
-    A tile's weight falls linearly to its border over the overlap, so that a border, where a network sees least of what is
-    around, counts least. Memory: one map of the whole image.
+    Next to another tile, the outer quarter of the overlap counts nothing, since a network sees least of what is around there;
+    over the inner half a tile's weight grows from 0 to 1. Memory: one map of the whole image.
     """
 
     def __init__(self, plane: Size, tile: Size, overlap: Size) -> None:
         self._sum = np.zeros(plane, np.float32)
-        self._ramps = [_ramp(*sides) for sides in zip(tile, overlap, strict=True)]
+        self._plane, self._overlap = plane, overlap
         self._weights = [np.zeros(side, np.float32) for side in plane]  # their product is the sum of the tiles' weights
-        for weights, ramp, *sides in zip(self._weights, self._ramps, plane, tile, overlap, strict=True):
+        for weights, *sides in zip(self._weights, plane, tile, overlap, strict=True):
             for span in _spans(*sides):
-                weights[span] += ramp
+                weights[span] += _ramp(span, sides[0], sides[2])
 
     def add(self, tile: Tile, anomaly_map: np.ndarray) -> None:
         """Add the map (h, w) of one tile."""
-        self._sum[tile] += anomaly_map * self._ramps[0][:, None] * self._ramps[1]
+        rows, columns = (_ramp(*sides) for sides in zip(tile, self._plane, self._overlap, strict=True))
+        self._sum[tile] += anomaly_map * rows[:, None] * columns
 
     def map(self) -> np.ndarray:
         """The map (H, W) float32, once all tiles have been added."""
@@ -57,10 +58,14 @@ class Stitch:
         return self._sum
 
 
-def _ramp(tile: int, overlap: int) -> np.ndarray:
-    """(tile,) weights in (0, 1]."""
-    from_border = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5
-    return np.minimum(1, from_border / max(overlap, 0.5)).astype(np.float32)
+def _ramp(span: slice, length: int, overlap: int) -> np.ndarray:
+    """Weights in [0, 1] of the rows or columns `span` of `length`: 1 up to the image's own border."""
+    place = np.arange(span.start, span.stop) + 0.5
+    before = place - span.start if span.start > 0 else np.inf
+    after = span.stop - place if span.stop < length else np.inf
+    inside = np.minimum(before, after) - overlap / 4
+    weights = np.clip(inside / max(overlap / 2, 0.5), 0, 1)
+    return np.broadcast_to(weights, place.shape).astype(np.float32)
 
 
 def stitched(
