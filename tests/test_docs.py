@@ -80,9 +80,10 @@ def commands(language: str, code: str, folder: Path) -> list[list[str]]:
     script.write_text(code, encoding="utf-8")
     if language == "python":
         return [[sys.executable, script.name] if "sys.modules" in code else [script.name]]  # it asks what is imported
-    if SHELL.search(code):
+    lines = code.replace("\\\n", " ")  # a line that goes on in the next one
+    if SHELL.search(lines):
         return [[shutil.which("bash"), "-euo", "pipefail", script.name]]
-    return [words for line in code.splitlines() if (words := shlex.split(line, comments=True))]
+    return [words for line in lines.splitlines() if (words := shlex.split(line, comments=True))]
 
 
 def run(command: list[str], folder: Path) -> tuple[int, str]:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from adcore.files import folder_lock
 from adcore.testing.tiny import SIDE, write_tiny_mvtec
 
@@ -101,12 +102,25 @@ def test_a_folder_in_use_is_named_with_its_process(run_cli, train, data, tmp_pat
 
 
 def test_of_two_trainings_that_start_at_once_into_one_new_folder_one_is_refused(data, tmp_path) -> None:
-    command = [sys.executable, "-m", "adcore", "train", "padim-resnet18", "--data", f"mvtec:{data}", *SETTINGS]
-    command += ["--out", str(tmp_path / "run")]
-    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [process.communicate(timeout=300)[1] for process in both]
-    assert sorted(process.returncode for process in both) == [0, 2], errors
-    assert any("is in use by process" in err or "exists and is not empty" in err for err in errors)
+    command = [
+        "adcore",
+        "train",
+        "padim-resnet18",
+        "--data",
+        f"mvtec:{data}",
+        *SETTINGS,
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    both = [warm.start(command, folder) for folder in folders]
+    for process in both:
+        process.join(timeout=300)
+    outputs = [(folder / warm.OUTPUT).read_text(encoding="utf-8") for folder in folders]
+    assert sorted(process.exitcode for process in both) == [0, 2], outputs
+    assert any("is in use by process" in text or "exists and is not empty" in text for text in outputs)
     assert (tmp_path / "run" / "result.json").is_file()
 
 

@@ -26,7 +26,7 @@ RENAMES = [
 UNUSED = r"^bottleneck\.(conv4|bn4)\."  # the peer has them, as the authors' code, and never runs them
 
 
-@pytest.fixture(params=["reverse_distillation", "reverse_distillation_wide"])
+@pytest.fixture(params=["reverse_distillation", pytest.param("reverse_distillation_wide", marks=pytest.mark.slow)])
 def filled(request, golden):
     """Our model with the parameters of the golden file."""
     stored = golden(request.param)

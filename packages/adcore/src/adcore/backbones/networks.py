@@ -43,12 +43,15 @@ def _timm_builder(card: BackboneCard) -> Callable[..., nn.Module]:
     return partial(timm.create_model, card.architecture, pretrained=False)
 
 
+_DRAWING = {"normal_", "uniform_", "fill_", "zero_", "erfinv_", "mul_", "add_", "clamp_"}  # what torch.nn.init calls
+
+
 class _NoDrawing(TorchFunctionMode):
-    """Weights keep no values where they have no memory; torch would import its compiler to draw them."""
+    """Weights keep no values where they have no memory; torch would import its compiler and spend most of the time on them."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in ("normal_", "uniform_", "fill_", "zero_"):
+        if getattr(func, "__name__", "") in _DRAWING:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 
