@@ -13,10 +13,11 @@ import pytest
 import torch
 from adcore import artifact as artifacts
 from adcore.artifact import Artifact
+from adcore.data.samples import Sample
 from adcore.errors import ConfigError
 from adcore.inference.batch import predict_files
 from adcore.inference.predictor import Predictor, load
-from adcore.inference.workers import CHUNK, Workers
+from adcore.inference.workers import CHUNK, CHUNK_BYTES, Workers, chunks_of, result_bytes
 from adcore.preprocess import Preprocess
 from adcore.registry import create_model
 from adcore_runtime.rows import RowOptions
@@ -119,3 +120,24 @@ def test_workers_are_refused_on_a_gpu(model, images) -> None:
     predictor.device = torch.device("cuda")
     with pytest.raises(ConfigError, match="--device cpu"):
         list(predict_files(predictor, images, workers=Workers(2, model)))
+
+
+def test_a_process_gets_no_more_images_at_a_time_than_their_maps_are_small() -> None:
+    samples = [Sample(Path(f"{number}.png"), "test", 0, "") for number in range(CHUNK + 4)]
+    small = list(chunks_of(samples, lambda sample: 1000))
+    assert [len(chunk) for chunk in small] == [CHUNK, 4]
+    large = {3: CHUNK_BYTES // 2, 4: CHUNK_BYTES, 5: 2 * CHUNK_BYTES, 6: CHUNK_BYTES // 2, 7: CHUNK_BYTES // 2}
+    chunks = list(chunks_of(samples, lambda sample: large.get(int(sample.image_path.stem), 0)))
+    assert [len(chunk) for chunk in chunks[:4]] == [4, 1, 1, CHUNK - 2]
+    assert [one for chunk in chunks for one in chunk] == samples
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
+def test_results_are_weighed_before_the_image_is_read(name, tmp_path) -> None:
+    Image.fromarray(np.zeros((40, 50), np.uint8)).save(tmp_path / name)
+    sample, tiles = Sample(tmp_path / name, "test", 0, ""), Preprocess(None, tile=(32, 32))
+    found = result_bytes(sample, tiles, photo=True)
+    assert found == 5 * 40 * 50 if name == "a.png" else found >= 5 * 40 * 50  # a TIFF's header is not read
+    if name == "a.png":
+        assert result_bytes(sample, Preprocess((64, 64)), photo=False) == 4 * 64 * 64
+    assert result_bytes(Sample(tmp_path / "missing.png", "test", 0, ""), tiles, photo=True) == 0

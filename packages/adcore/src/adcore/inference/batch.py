@@ -63,7 +63,7 @@ def predict_files(
 
     def scored(samples: list[Sample]) -> Iterator[ScoredImage | Skipped]:
         if workers:
-            return workers.score(samples, root, skip_bad, photos=out is not None)
+            return workers.score(samples, root, skip_bad, out is not None, predictor.preprocess)
         reader = DatasetReader(root)
         reader.rois = rois
         return score_each(
