@@ -6,10 +6,13 @@ import json
 import re
 import shlex
 
+import numpy as np
 import pytest
-from adcore.experiments.compare import ensemble_commands
+from adcore.errors import ConfigError
+from adcore.experiments.compare import ensemble_commands, write_conditions
 from adcore.request import DataChoice
 from adcore.testing.tiny import SIDE, write_tiny_mvtec
+from PIL import Image
 
 MODELS = ("padim-resnet18", "dfm-efficientnet-lite0")
 SETTINGS = ("--set", "weights=random", "--set", f"image_size={SIDE}", "--gpus", "none")
@@ -21,8 +24,11 @@ def data(tmp_path) -> str:
 
 
 def test_models_are_ranked_and_the_printed_command_combines_them(data, tmp_path, run_cli) -> None:
-    out = tmp_path / "out"
-    code, printed, err = run_cli("compare", *MODELS, "--data", data, *SETTINGS, "--out", out)
+    out, roi = tmp_path / "out", tmp_path / "roi"
+    roi.mkdir()
+    for number in range(12):  # of each image its own
+        Image.fromarray(np.tri(SIDE, k=number, dtype=np.uint8) * 255).save(roi / f"{number:03}.png")
+    code, printed, err = run_cli("compare", *MODELS, "--data", data, *SETTINGS, "--roi", roi, "--out", out)
     assert code == 0, err
     lines = printed.splitlines()
     assert lines[0] == "image_auroc, mean over domains"
@@ -31,6 +37,7 @@ def test_models_are_ranked_and_the_printed_command_combines_them(data, tmp_path,
     assert all(model in page for model in MODELS)
     (session,) = [path.parent for path in out.glob("*/session.json")]
     assert {run["state"] for run in json.loads((session / "session.json").read_text())["runs"]} == {"done"}
+    assert {json.loads(path.read_text())["roi"] for path in session.rglob("result.json")} == {str(roi)}
     (command,) = [line.partition("one model: ")[2] for line in lines if "one model: " in line]
     code, printed, err = run_cli(*shlex.split(command)[1:])
     assert code == 0, err
@@ -50,6 +57,17 @@ def test_models_are_combined_for_the_category_that_they_were_trained_on(tmp_path
     assert "--category zipper" in zipper
     assert "b/one b/two" in bottle
     assert "--category bottle" in bottle
+
+
+def test_a_region_for_all_images_is_in_the_conditions_and_in_the_models(tmp_path) -> None:
+    Image.fromarray(np.tri(SIDE, dtype=np.uint8) * 255).save(tmp_path / "roi.png")
+    chosen = [DataChoice("mvtec", tmp_path, "part", roi=tmp_path / "roi.png")]
+    base = json.loads(write_conditions(tmp_path, MODELS, chosen, {"image_size": 64}).read_text())["base"]
+    assert base["roi"] == str(tmp_path / "roi.png")
+    (command,) = ensemble_commands(chosen, {"part": ["one", "two"]}, tmp_path)
+    assert "--roi" not in command  # which the models would refuse
+    with pytest.raises(ConfigError, match="--set roi"):
+        write_conditions(tmp_path, MODELS, chosen, {"roi": "other.png"})
 
 
 @pytest.mark.parametrize(

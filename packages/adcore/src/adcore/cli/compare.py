@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from adcore.cli.common import DATA_OPTION, choose_data, parse_settings
+from adcore.cli.common import DATA_OPTION, ROI_HELP, choose_data, parse_settings
 from adcore.cli.run import check_devices, check_weights, reader_is_gone, seeds_of
 
 
@@ -19,6 +19,7 @@ from adcore.cli.run import check_devices, check_weights, reader_is_gone, seeds_o
 @click.option(
     "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of every model, such as image_size=256."
 )
+@click.option("--roi", type=click.Path(exists=True, path_type=Path), metavar="MASK|FOLDER|JSON", help=ROI_HELP)
 @click.option("--seeds", metavar="42,43", help="Train each model with each of these seeds.")
 @click.option("--metric", default="image_auroc", show_default=True, help="Metric that models are ranked by.")
 @click.option("--gpus", default="auto", show_default=True, metavar="0,1|auto|none", help="auto: all, else the CPU.")
@@ -32,6 +33,7 @@ def command(
     category: str,
     pairs_of_data: tuple[str, ...],
     pairs: tuple[str, ...],
+    roi: Path | None,
     seeds: str | None,
     metric: str,
     gpus: str,
@@ -42,7 +44,7 @@ def command(
 ) -> None:
     """Train MODELS on the same data and rank them: a leaderboard, a page, and the command that combines the best three."""
     chosen_seeds, settings = seeds_of(seeds), parse_settings(pairs)
-    chosen = choose_data(data, category, False, pairs_of_data, None, skip_bad)
+    chosen = choose_data(data, category, False, pairs_of_data, None, skip_bad, roi)
     from adcore.experiments import compare, present
     from adcore.experiments.conditions import load_conditions
     from adcore.experiments.executors import open_executor

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adcore.data.roi import Rois, open_rois
 from adcore.errors import ConfigError
 from adcore.experiments import tables
 from adcore.experiments.collect import Measured, check_metric, collect
@@ -26,6 +27,7 @@ def write_conditions(
     first = data[0]
     base = {"dataset": first.dataset, "dataset_root": str(first.root.absolute()), "skip_bad": first.skip_bad}
     base |= {"data_options": first.options} if first.options else {}
+    base |= {"roi": str(first.roi.absolute())} if first.roi else {}
     for key in settings.keys() & {"model_type", "source_domain", *base}:
         raise ConfigError(f"--set {key}: the comparison sets it itself")
     grid = {"model_type": list(models), "source_domain": [one.category for one in data]}
@@ -53,8 +55,10 @@ def ensemble_commands(data: Sequence[DataChoice], files: Mapping[str, list[str]]
         if len(members) < 2:
             continue
         target = f"{one.dataset}:{one.root}"
+        own = isinstance(one.roi and open_rois(one.roi), Rois)  # of each image: the models do not store it
         chosen = ["--category", one.category] if one.category != ALL else ["--pooled"]
         out = folder / f"ensemble_{one.category}.safetensors"
+        chosen += ["--roi", str(one.roi)] if own else []
         commands.append(shlex.join(["adcore", "ensemble", *members, "--data", target, *chosen, "--out", str(out)]))
     return commands
 
