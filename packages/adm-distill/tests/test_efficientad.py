@@ -111,7 +111,7 @@ def test_without_validation_a_tenth_is_never_trained_on(caplog):
     [held_out] = model._held_out
     updates = {batch.paths[0]: list(model.training_step(batch, 0)) for batch in batches[:2]}
     assert all(bool(step) == (path != held_out) for path, step in updates.items())
-    unseen = torch.cat(list(model._unseen(fit_of(batches))))
+    unseen = torch.cat([images for images, _ in model._unseen(fit_of(batches))])
     assert torch.equal(unseen, torch.cat([b.images for b in batches if b.paths[0] == held_out]))
 
 
@@ -132,8 +132,24 @@ def test_quantiles_ignore_anomalous_validation_images():
     validation = tiny_batches(4, (256, 256), 2, anomalous=True, seed=2)
     model.on_fit_start(fit_of(tiny_batches(2, (256, 256), 1), validation))
     assert not model._held_out
-    unseen = torch.cat(list(model._unseen(fit_of([], validation))))
+    unseen = torch.cat([images for images, _ in model._unseen(fit_of([], validation))])
     assert torch.equal(unseen, torch.cat([batch.images[batch.labels == 0] for batch in validation]))
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_quantiles_are_of_the_pixels_that_count(validated, monkeypatch):
+    model = EfficientAD(teacher="random")
+    inside = torch.zeros(256, 256, dtype=torch.bool)
+    inside[64:192, 100:200] = True
+    monkeypatch.setattr(model, "maps", lambda images: (images[:, 0], images[:, 1]))
+    batches = tiny_batches(4, (256, 256), 2)
+    for batch in batches:
+        batch.images[:, :, ~inside] = 0  # as the preprocessing leaves it
+        batch.seen = [inside.numpy()] * 2
+    model._measure_maps(fit_of([], batches) if validated else fit_of(batches))
+    values = torch.cat([batch.images for batch in batches])[:, :, inside]
+    assert float(model.qa_st) == pytest.approx(float(values[:, 0].quantile(0.9)))
+    assert float(model.qb_ae) == pytest.approx(float(values[:, 1].quantile(0.995)))
 
 
 def test_fit_predict_and_load_without_the_teachers_file(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Annotated, Literal
 
 import numpy as np
@@ -54,6 +54,11 @@ def jitter(images: Tensor) -> Tensor:
     choices = torch.randint(3, (len(images),)).tolist()
     factors = torch.empty(len(images)).uniform_(0.8, 1.2).tolist()
     return torch.stack([adjustments[c](image, f) for image, c, f in zip(images, choices, factors, strict=True)])
+
+
+def _counted(maps: Tensor, seen: list[np.ndarray] | None) -> Tensor:
+    """The values of maps (B, H, W) at the pixels that count, (H, W) bool of each image: (N,)."""
+    return maps.flatten() if seen is None else maps[torch.tensor(np.stack(seen), device=maps.device)]
 
 
 class Autoencoder(nn.Module):
@@ -239,26 +244,23 @@ class EfficientAD(AnomalyModel):
         """Store the quantiles of both maps over normal images that were not trained on."""
         training = self.training
         self.eval()
-        maps = [self.maps(images) for images in self._unseen(fit)]
+        maps = [[_counted(one, seen) for one in self.maps(images)] for images, seen in self._unseen(fit)]
         self.train(training)
         for name, values in zip(("st", "ae"), zip(*maps, strict=True), strict=True):
-            flat = (
-                torch.cat([value.flatten() for value in values]).cpu().numpy()
-            )  # torch.quantile stops at 2**24 values
+            flat = torch.cat(values).cpu().numpy()  # torch.quantile stops at 2**24 values
             for buffer, q in ((f"qa_{name}", 0.9), (f"qb_{name}", 0.995)):
                 getattr(self, buffer).fill_(float(np.quantile(flat, q)))
 
-    def _unseen(self, fit: Fit) -> Iterator[Tensor]:
-        """Normal validation images, else the held-out training images, in batches."""
-        if self._held_out or not fit.val_batches:
-            for batch in fit.train_batches():
+    def _unseen(self, fit: Fit) -> Iterator[tuple[Tensor, list[np.ndarray] | None]]:
+        """Normal validation images, else the held-out training images, in batches, with the pixels that count (Batch.seen)."""
+        trained = bool(self._held_out) or not fit.val_batches
+        for batch in fit.train_batches() if trained else fit.val_batches():
+            if trained:
                 chosen = [path in self._held_out or not self._held_out for path in batch.paths]
-                if any(chosen):
-                    yield batch.images[chosen]
-        else:
-            for batch in fit.val_batches():
-                if (batch.labels == NORMAL).any():
-                    yield batch.images[batch.labels == NORMAL]
+            else:
+                chosen = (batch.labels == NORMAL).tolist()
+            if any(chosen):
+                yield batch.images[chosen], None if batch.seen is None else list(compress(batch.seen, chosen))
 
     def describe(self, images: Tensor) -> Tensor:
         """The teacher's description of normalised images, standardised channel by channel: (B, 384, h, w)."""
