@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from adcore_runtime import load
+from adcore_runtime import drift, load
 from adcore_runtime.drift import STORED, Monitor, _payoffs, image_statistics, statistics, stored
 from adcore_runtime.errors import ConfigError
 from PIL import Image
@@ -46,6 +46,15 @@ def test_statistics_of_special_images():
     assert (black["contrast"], black["sharpness"], black["red"]) == (0, 0, 1 / 3)
     assert "red" not in image_statistics(np.zeros((1, 8, 8), np.float32))
     assert image_statistics(np.ones((1, 2, 9), np.float32))["sharpness"] == 0  # no pixel with four neighbours
+
+
+@pytest.mark.parametrize("rows", [2, 5, 23])
+def test_a_large_image_is_measured_in_strips(rows, monkeypatch):
+    planes, whole = picture(), image_statistics(picture())
+    gray = planes.mean(0, dtype=np.float64)
+    assert whole["contrast"] == pytest.approx(gray.std())
+    monkeypatch.setattr(drift, "STRIP", rows * 32)
+    assert image_statistics(planes) == pytest.approx(whole, rel=1e-9)
 
 
 def test_a_model_file_keeps_a_limited_number_of_values_of_what_all_images_have():

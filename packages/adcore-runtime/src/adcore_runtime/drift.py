@@ -29,6 +29,7 @@ ALPHA = 0.01  # the rate of false alarms, over a whole stream
 STORED = 500  # images whose statistics a model file keeps
 RECENT = 20  # images of the stream that the direction is told from
 SLOPES, POWERS = (0.5, 1.0), (0.5, 0.2)  # bets: 1 + s (1 - 2p), which small shifts win, and k p^(k - 1), for large ones
+STRIP = 1 << 21  # pixels of an image that are measured at a time
 FIRST = 100  # t + FIRST: the part of the idle money that begins to bet is half of its inverse
 
 
@@ -39,17 +40,42 @@ def image_statistics(planes: np.ndarray) -> dict[str, float]:
     so that neither light nor contrast changes it.
     """
     means = planes.mean((1, 2), dtype=np.float64)
-    gray = planes.mean(0, dtype=np.float64)
-    contrast = float(gray.std())
-    inner = gray[1:-1, 1:-1]
-    laplacian = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * inner
+    contrast, edges = _deviations(planes)
     found = {"brightness": float(means.mean()), "contrast": contrast}
-    found["sharpness"] = float(laplacian.std()) / contrast if contrast > 0 and laplacian.size else 0.0
+    found["sharpness"] = edges / contrast if contrast > 0 else 0.0
     if len(planes) == 3:
         total = float(means.sum())
         shares = means / total if total > 0 else np.full(3, 1 / 3)
         found |= {"red": float(shares[0]), "blue": float(shares[2])}
     return found
+
+
+def _deviations(planes: np.ndarray) -> tuple[float, float]:
+    """Deviations of the gray image of (C, h, w) and of its Laplacian (0 where it has no pixel).
+
+    In strips of rows: in float64 the planes of a large image would take several times its own memory.
+    """
+    rows, parts = max(2, STRIP // planes.shape[2]), []  # (pixels, mean, variance) of each strip of both
+    for start in range(0, planes.shape[1], rows):
+        first = max(0, start - 1)  # the Laplacian needs a row above and below
+        gray = planes[:, first : start + rows + 1].mean(0, dtype=np.float64)
+        inner = gray[1:-1, 1:-1]
+        laplacian = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * inner
+        parts.append([_moments(gray[start - first :][:rows]), _moments(laplacian)])
+    return tuple(map(_deviation, np.moveaxis(np.array(parts), 1, 0)))
+
+
+def _moments(values: np.ndarray) -> tuple[int, float, float]:
+    return (values.size, values.mean(), values.var()) if values.size else (0, 0.0, 0.0)
+
+
+def _deviation(moments: np.ndarray) -> float:
+    """Of all values together, from number, mean and variance of each part (parts, 3)."""
+    count, mean, variance = moments.T
+    if not count.sum():
+        return 0.0
+    middle = np.average(mean, weights=count)
+    return float(np.sqrt(np.average(variance + (mean - middle) ** 2, weights=count)))
 
 
 def statistics(planes: np.ndarray, score: float, anomaly_map: np.ndarray | None) -> dict[str, float]:
