@@ -74,8 +74,8 @@ def _deviation(moments: np.ndarray) -> float:
     count, mean, variance = moments.T
     if not count.sum():
         return 0.0
-    middle = np.average(mean, weights=count)
-    return float(np.sqrt(np.average(variance + (mean - middle) ** 2, weights=count)))
+    share = count / count.sum()
+    return float(np.sqrt(share @ (variance + (mean - share @ mean) ** 2)))  # of one part exactly its own
 
 
 def statistics(planes: np.ndarray, score: float, anomaly_map: np.ndarray | None) -> dict[str, float]:
