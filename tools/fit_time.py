@@ -1,8 +1,9 @@
 """Seconds and peak memory of PatchCore's fit by number of images: figures of docs/12-scale.md.
 
-    OMP_NUM_THREADS=1 python tools/fit_time.py --counts 200 800 3200 12800 --ratio 0.01 --max-memory 1GB
+    OMP_NUM_THREADS=1 python tools/fit_time.py --counts 200 800 3200 12800 --ratio 0.01 --max-memory 1GB --out fit_time.md
 
-EfficientNet-Lite0 at 256 px; the images are 100 textures, repeated with small shifts. Each count is an `adcore train` of its
+Each row is added to the file once it is measured, and what the file has is left out: a command that was ended goes on where it
+stopped. EfficientNet-Lite0 at 256 px; the images are 100 textures, repeated with small shifts. Each count is an `adcore train` of its
 own. `processor` are the seconds of all cores for the whole command, `fit` those of the clock for the fit.
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 SIDE, DIFFERENT = 256, 100
+HEAD = "| images | ratio | max_memory | processor, s | fit, s | peak, MB |\n" + "|---" * 6 + "|\n"
 
 
 def write_images(root: Path, count: int) -> None:
@@ -36,8 +38,13 @@ def write_images(root: Path, count: int) -> None:
     Image.fromarray(255 - texture).save(root / "part" / "test" / "spot" / "0.png")
 
 
+def row_of(count: int, ratio: float, max_memory: str) -> str:
+    """How the row of a fit begins."""
+    return f"| {count} | {ratio:.1%} | {max_memory} | "
+
+
 def measure(count: int, ratio: float, max_memory: str) -> str:
-    """A row of the table."""
+    """The measured cells of a row."""
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder) / "data", count)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -50,7 +57,7 @@ def measure(count: int, ratio: float, max_memory: str) -> str:
         result = json.loads((Path(folder) / "run" / "result.json").read_text(encoding="utf-8"))
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     memory, fit = result["peak_memory_mb"]["process"], result["timings"]["fit_seconds"]
-    return f"| {count} | {ratio:.0%} | {max_memory} | {processor:.0f} | {fit:.0f} | {memory:.0f} |"
+    return f"{processor:.0f} | {fit:.0f} | {memory:.0f} |"
 
 
 def main() -> None:
@@ -58,10 +65,19 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[200, 800, 3200])
     parser.add_argument("--ratio", type=float, default=0.01)
     parser.add_argument("--max-memory", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("fit_time.md"))
     options = parser.parse_args()
-    print("| images | ratio | max_memory | processor, s | fit, s | peak, MB |\n" + "|---" * 6 + "|")
+    if not options.out.exists():
+        options.out.write_text(HEAD, encoding="utf-8")
     for count in options.counts:
-        print(measure(count, options.ratio, options.max_memory), flush=True)
+        begin = row_of(count, options.ratio, options.max_memory)
+        lines = options.out.read_text(encoding="utf-8").splitlines()
+        line = next((line for line in lines if line.startswith(begin)), None)
+        if line is None:
+            line = begin + measure(count, options.ratio, options.max_memory)
+            with open(options.out, "a", encoding="utf-8") as file:
+                print(line, file=file)
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a process does first that another one of adcore's started."""
+"""How a process of adcore's starts another one, and what that does first."""
 
 from __future__ import annotations
 
@@ -6,11 +6,28 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
 
 from adcore.settings import set_globals
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Inside, Ctrl-C waits, and a process that is started never gets it, not even while it imports what it needs."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it would end the waiting
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def begin_child(threads: int, values: dict[str, Any]) -> None:

@@ -6,12 +6,15 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
+import threading
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -19,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from adcore.cards import ModelCard
-from adcore.child import begin_child
+from adcore.child import begin_child, without_interrupts
 from adcore.errors import AdcoreError, ConfigError, TrainingError
 from adcore.prepared import Prepared, prepare_run
 from adcore.registry import create_model, list_models, model_class, register
@@ -31,7 +34,7 @@ from adcore.training_run import train_model
 
 TIMEOUT = timedelta(days=1)  # of a process that waits for another: the first one may validate for long
 HERE = "127.0.0.1"
-SECONDS = 10  # within which a process that has failed says why
+SECONDS = 10  # within which a process that has failed says why, or one that is told to end does so
 
 
 def torchrun() -> Processes | None:
@@ -125,11 +128,15 @@ def follow(task: Task, processes: Processes) -> None:
 
 
 def follow_torchrun(task: Task, processes: Processes) -> None:
-    """Train in a process that torchrun started, beside the first one."""
+    """Train in a process that torchrun started, beside the first one, which says what all of them would say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     check_several(prepare_run(task.choice, task.data), processes.count)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first one says that it was interrupted
-    with joined(processes, device_of(task.device, processes.rank, processes.count)):
-        follow(task, processes)
+    try:
+        with joined(processes, device_of(task.device, processes.rank, processes.count)):
+            follow(task, processes)
+    except LostProcessError:
+        sys.exit(2)
 
 
 @contextmanager
@@ -143,8 +150,17 @@ def joined(processes: Processes, device: torch.device, store: dist.Store | None 
     try:
         yield processes
         processes.same(None)  # none leaves while another may still be reading what it sent
+    except BaseException:
+        _abort()
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _abort() -> None:
+    """End what is being added up: on GPUs it would wait for a process that is gone."""
+    with suppress(RuntimeError):  # some backends cannot, and need not
+        dist.group.WORLD.abort()
 
 
 def _make_known(card: ModelCard) -> None:
@@ -160,14 +176,13 @@ class _Child:
     messages: Connection
 
     def error(self, count: int) -> AdcoreError | None:
-        """Why it ended; None where it has not, or well."""
+        """Why it ended, which it has; None where it ended well."""
         try:
-            message = self.messages.recv() if self.messages.poll(SECONDS) else None
+            message = self.messages.recv() if self.messages.poll() else None
         except EOFError:
             message = None
         if message is not None:
             return message[0](message[1])
-        self.process.join(SECONDS)
         code = self.process.exitcode
         if not code:
             return None
@@ -181,24 +196,74 @@ def _with_children(task: Task, count: int) -> Iterator[Processes]:
     device, threads = device_of(task.device, 0, count), torch.get_num_threads()
     share = max(1, threads // count)
     children: list[_Child] = []
+    broken = threading.Event()
     try:
         for rank in range(1, count):
             children.append(_start(task, Processes(rank, count), share, store.port))
         for child in children:
             _wait_for(child, count)
         torch.set_num_threads(share)
-        with joined(Processes(0, count), device, store) as processes:
+        with joined(Processes(0, count), device, store) as processes, _watched(children, broken):
             yield processes
-    except LostProcessError as lost:
-        errors = [error for child in children if (error := child.error(count))]
-        others = [error for error in errors if not isinstance(error, LostProcessError)]
-        raise (others or errors or [lost])[0] from lost
+    except Exception as error:
+        if broken.is_set() or isinstance(error, LostProcessError):
+            raise _reason(children, count) or error from error
+        raise
     finally:
-        for child in children:
-            child.process.join(0 if child.messages.poll() else 1)
-            child.process.terminate()
-            child.process.join()
+        _end(children)
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def _watched(children: Sequence[_Child], broken: threading.Event) -> Iterator[None]:
+    """Inside, what is added up with a process that has ended is broken off, which sets `broken`.
+
+    gloo notices it by itself; a GPU would wait for the process until TIMEOUT.
+    """
+    end_here, end_there = multiprocessing.Pipe(duplex=False)
+
+    def watch() -> None:
+        if end_here not in wait([end_here, *(child.process.sentinel for child in children)]) and not wait(
+            [end_here], SECONDS
+        ):
+            broken.set()
+            _abort()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end_there.close()
+        thread.join()
+        end_here.close()
+
+
+def _reason(children: Sequence[_Child], count: int) -> AdcoreError | None:
+    """Why the first of them ended that does not merely miss another one."""
+    until, running = time.monotonic() + SECONDS, list(children)
+    while running and (left := until - time.monotonic()) > 0:
+        ended = wait([child.process.sentinel for child in running], left)
+        for child in [child for child in running if child.process.sentinel in ended]:
+            child.process.join()
+            running.remove(child)
+            error = child.error(count)
+            if error and not isinstance(error, LostProcessError):
+                return error
+    return None
+
+
+def _end(children: Sequence[_Child]) -> None:
+    """Wait a second for those that end by themselves, and end the others."""
+    until = time.monotonic() + 1
+    for child in children:
+        child.process.join(max(0, until - time.monotonic()))
+    for child in children:
+        child.process.terminate()
+    for child in children:
+        child.process.join(SECONDS)
+        child.process.kill()  # where it is still there
+        child.process.join()
 
 
 def _start(task: Task, processes: Processes, threads: int, port: int) -> _Child:
@@ -206,7 +271,8 @@ def _start(task: Task, processes: Processes, threads: int, port: int) -> _Child:
     receiver, sender = context.Pipe(duplex=False)
     arguments = (task, processes, threads, port, asdict(settings()), sender)
     process = context.Process(target=_child, args=arguments, name=f"adcore {processes.rank}", daemon=True)
-    process.start()
+    with without_interrupts():
+        process.start()
     sender.close()  # so that its end is seen here
     return _Child(processes.rank, process, receiver)
 
@@ -218,6 +284,7 @@ def _wait_for(child: _Child, count: int) -> None:
     except EOFError:
         message = None
     if message != "ready":
+        child.process.join(SECONDS)
         raise message[0](message[1]) if message else child.error(count)
 
 
@@ -228,6 +295,7 @@ def _child(
     try:
         begin_child(threads, values)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        multiprocessing.current_process().daemon = False  # it may start processes that read images
         messages.send("ready")
         store = dist.TCPStore(HERE, port, processes.count, is_master=False)
         with joined(processes, device_of(task.device, processes.rank, processes.count), store):

@@ -50,7 +50,7 @@ def command(
     from adcore.experiments.executors import open_executor
     from adcore.experiments.runner import Runner
     from adcore.experiments.session import create_session, plan_runs
-    from adcore.experiments.slots import threads_for
+    from adcore.experiments.slots import check_room, threads_for
     from adcore.files import folder_lock, new_folder, removed_on_failure
 
     compare.several(models)
@@ -62,10 +62,11 @@ def command(
             planned = plan_runs(load_conditions(path), chosen_seeds, 1)
             check_weights(list(enumerate(planned)), dry_run=False)
             slots = engine.slots(gpus, jobs, len(planned))
+            check_room([(condition.name, condition.config.devices) for condition in planned], slots)
             check_devices(list(enumerate(planned)), [slot.device for slot in slots])
             session = create_session(out, planned, path, threads_for(slots))
         try:
-            failed = Runner(session, slots, engine, stopped=reader_is_gone).run()
+            failed = Runner(session, slots, engine, stopped=reader_is_gone, jobs=jobs).run()
         except (KeyboardInterrupt, BrokenPipeError):
             resume, report = f"adcore run --resume {session.folder}", f"adcore report {session.folder}"
             click.echo(f"go on with: {resume}, then: {report}", err=True)

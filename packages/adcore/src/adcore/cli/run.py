@@ -89,7 +89,7 @@ def command(
     from adcore.experiments.idle import IdleGpus, need_gpus
     from adcore.experiments.runner import Runner
     from adcore.experiments.session import create_session, load_session, resume_session
-    from adcore.experiments.slots import threads_for
+    from adcore.experiments.slots import check_room, threads_for
     from adcore.settings import settings
 
     gpus = "none" if gpus == "auto" and settings().device == "cpu" else gpus
@@ -100,10 +100,14 @@ def command(
         _tell_of_tensorboard(chosen)
         if dry_run and executor != "local":  # a dry run starts no engine
             return _list_runs(chosen, f"through {executor}")
-    count = len(chosen) if conditions else len(load_session(resume).runs)
+    if conditions:
+        runs = [(condition.name, condition.config.devices) for _, condition in chosen]
+    else:
+        runs = [(run.name, run.devices) for run in load_session(resume).runs]
     engine = open_executor(executor, parse_settings(executor_option, "--executor-option"))
     try:
-        slots = engine.slots(gpus, jobs, count)
+        slots = engine.slots(gpus, jobs, len(runs))
+        check_room(runs, slots)
         if engine.here:
             check_devices(chosen, [slot.device for slot in slots])
         if wait_idle:
@@ -111,13 +115,13 @@ def command(
         idle = IdleGpus(idle_use, idle_memory) if wait_idle else None
         if dry_run:
             places = ", ".join(dict.fromkeys(slot.device for slot in slots))
-            return _list_runs(chosen, f"{len(slots)} at a time on {places}")
+            return _list_runs(chosen, f"{jobs or len(slots)} at a time on {places}")
         if conditions:
             folder, threads = out or settings().output_dir, threads_for(slots if engine.here else [])
             session = create_session(folder, [condition for _, condition in chosen], conditions, threads)
         else:
             session = resume_session(resume)
-        _run(Runner(session, slots, engine, idle, stagger=stagger, stopped=reader_is_gone))
+        _run(Runner(session, slots, engine, idle, stagger=stagger, stopped=reader_is_gone, jobs=jobs))
     finally:
         engine.close()
 

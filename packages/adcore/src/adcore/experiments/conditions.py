@@ -20,6 +20,7 @@ from adcore.files import portable_path
 from adcore.prepared import Prepared, check_model, check_threshold, prepare_run
 from adcore.registry import check_data_options, list_models, open_dataset
 from adcore.request import ALL, DataChoice, ModelChoice, choose_model, parse_data, validation_split
+from adcore.several import check_several
 from adcore.spellings import RENAMED
 from adcore.training.mlflow_logs import tracking_uri
 
@@ -43,6 +44,7 @@ class ConditionConfig(BaseModel):
     calibration: str | None = None  # "cv:5": the threshold is chosen on the source's training images
     roi: Path | None = None  # a region of interest of all images, or one for each
     skip_bad: bool = False
+    devices: int = Field(1, ge=1)  # processes that train together, on a GPU each or all on the CPU
     data_options: dict[str, Any] = Field(default_factory=dict)  # of the dataset's reader
     tensorboard: bool | None = None  # None: where it is installed
     track: str | None = None  # "mlflow" or "mlflow:URI"
@@ -320,6 +322,10 @@ def _check_run(condition: Condition, run: Prepared) -> list[str]:
         check_threshold(run, condition.config.threshold)
     except DataError as error:
         return [f"threshold: {error}"]
+    try:
+        check_several(run, condition.config.devices)
+    except ConfigError as error:
+        return [f"devices: {error}"]
     return []
 
 

@@ -40,6 +40,7 @@ def run_condition(condition: Condition, folder: Path, device: str) -> RunResult:
         resume=(folder / "checkpoints" / "last.safetensors").is_file(),
         tensorboard=wanted,
         track=condition.config.track,
+        devices=condition.config.devices,
     ) as trained:
         domains = Domains(condition, trained, device)
         domains.measure()

@@ -34,6 +34,7 @@ class Start:
     directory: Path  # to work in: relative paths of the conditions and adcore.toml mean the same everywhere
     environment: dict[str, str]
     device: str
+    devices: int = 1  # processes that train together, on a GPU each or all on the CPU
 
 
 class Job(Protocol):
@@ -119,7 +120,7 @@ class LocalExecutor:
         self.options = options
 
     def slots(self, gpus: str, jobs: int | None, runs: int) -> list[Slot]:
-        """A slot a GPU, or one for the CPU."""
+        """A slot a GPU, or those of the CPU."""
         return pick_slots(gpus, jobs)
 
     def start(self, start: Start) -> Job:
@@ -172,19 +173,22 @@ class SubmititExecutor:
             self._engine(Path(folder), CPU)  # wrong options are found before anything starts
 
     def slots(self, gpus: str, jobs: int | None, runs: int) -> list[Slot]:
-        """On Slurm all runs at once, each with a GPU unless `gpus` is none: it has a queue of its own."""
+        """On Slurm all runs at once, on GPUs unless `gpus` is none: it has a queue of its own."""
         if self.here:
             return pick_slots(gpus, jobs)
         return [Slot(CPU if gpus == "none" else ANY_GPU) for _ in range(jobs or runs)]
 
     def start(self, start: Start) -> Job:
         """Submit a job; its pickles and logs go into the run's folder."""
-        return EngineJob(self._engine(start.log.parent / ".submitit", start.device).submit(ResumableRun(), start))
+        engine = self._engine(start.log.parent / ".submitit", start.device, start.devices)
+        return EngineJob(engine.submit(ResumableRun(), start))
 
-    def _engine(self, folder: Path, device: str) -> Any:
+    def _engine(self, folder: Path, device: str, devices: int = 1) -> Any:
         import submitit
 
-        options = {**({"gpus_per_node": 1} if device == ANY_GPU else {}), **self.options}
+        options = {"gpus_per_node": devices} if device == ANY_GPU else {}
+        options |= {"cpus_per_task": devices} if devices > 1 else {}
+        options |= self.options
         try:
             engine = submitit.AutoExecutor(folder, cluster=self.cluster)
             engine.update_parameters(name="adcore", **options)
@@ -231,11 +235,15 @@ class RayExecutor:
         device = ANY_GPU if gpus != "none" and resources.get("GPU") else CPU
         if gpus not in ("auto", "none"):
             raise ConfigError(f"--gpus {gpus}: Ray chooses the GPUs itself; use --gpus auto or none")
-        return [Slot(device) for _ in range(jobs or runs)]
+        kinds = ("CPU", "GPU") if device == ANY_GPU else ("CPU",)
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        most = max((min(int(node.get(kind, 0)) for kind in kinds) for node in nodes), default=1)  # of one node
+        return [Slot(device, max(most, 1)) for _ in range(jobs or runs)]
 
     def start(self, start: Start) -> Job:
-        """A task with one CPU, and one GPU where there are some."""
-        task = self.ray.remote(num_cpus=1, num_gpus=int(start.device == ANY_GPU), max_retries=LOST)(spawn_and_wait)
+        """A task with a CPU for each process, and a GPU where there are some."""
+        needs = {"num_cpus": start.devices, "num_gpus": start.devices * (start.device == ANY_GPU)}
+        task = self.ray.remote(**needs, max_retries=LOST)(spawn_and_wait)
         return RayJob(self.ray, task.remote(start))
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from adcore.experiments.executors import Executor, LocalExecutor, Start, carried_environment
 from adcore.experiments.session import Run, Session
-from adcore.experiments.slots import CPU, Slot
+from adcore.experiments.slots import CPU, Slot, environment_of, room_for
 
 POLL = 0.2  # seconds
 FRAME = 6  # lines of the table besides conditions
@@ -35,11 +35,12 @@ class Runner:
         console: Console | None = None,
         stagger: float = 0.0,  # seconds between two starts
         stopped: Callable[[], bool] = lambda: False,  # whether nobody reads what the runner's program prints
+        jobs: int | None = None,  # runs at a time, at most
     ) -> None:
         self.session, self.slots = session, list(slots)
         self.executor = executor or LocalExecutor({})
         self.idle = idle or (lambda device: True)
-        self.console, self.stopped = console or Console(stderr=True), stopped
+        self.console, self.stopped, self.jobs = console or Console(stderr=True), stopped, jobs
         self.stagger, self.next_start = stagger, 0.0
         self.details: dict[str, str] = {}  # by folder: what a run gave
         self.unsaved = ""  # why session.json could not be written
@@ -58,8 +59,7 @@ class Runner:
                 for slot in self.slots:
                     if slot.job and (code := slot.job.code()) is not None:
                         self._finish(slot, code)
-                    if slot.run is None and queue and self._may_start(slot):
-                        self._start(slot, queue.pop(0))
+                self._start_some(queue)
                 if self.stopped():
                     raise BrokenPipeError
                 time.sleep(POLL)
@@ -83,19 +83,31 @@ class Runner:
             table.add_row(run.name, run.model, str(run.seed), run.state, detail)
         return table
 
-    def _may_start(self, slot: Slot) -> bool:
-        return time.monotonic() >= self.next_start and self.idle(slot.device)
+    def _start_some(self, queue: list[Run]) -> None:
+        """Start the first runs of the queue for which there is room; the first that needs more lets the others wait."""
+        free = [slot for slot in self.slots if slot.run is None]
+        if not (queue and room_for(queue[0].devices, free) and self._may_start()):
+            return
+        idle = [slot for slot in free if self.idle(slot.device)]
+        while queue and self._may_start() and (taken := room_for(queue[0].devices, idle)):
+            idle = [slot for slot in idle if slot not in taken]
+            self._start(taken, queue.pop(0))
 
-    def _start(self, slot: Slot, run: Run) -> None:
-        self.next_start = time.monotonic() + self.stagger
+    def _may_start(self) -> bool:
+        running = sum(slot.job is not None for slot in self.slots)
+        return time.monotonic() >= self.next_start and (self.jobs is None or running < self.jobs)
+
+    def _start(self, slots: Sequence[Slot], run: Run) -> None:
+        self.next_start, slot = time.monotonic() + self.stagger, slots[0]
         folder, device = self.session.path(run).absolute(), CPU if slot.device == CPU else "cuda"
         threads = {} if self.session.threads is None else {"OMP_NUM_THREADS": str(self.session.threads)}
         start = Start(
             [sys.executable, "-m", "adcore.experiments.child", str(folder), device],
             folder / run.log,
             Path(self.session.directory),
-            {**carried_environment(), **threads, **slot.environment},
+            {**carried_environment(), **threads, **environment_of(slots)},
             slot.device,
+            run.devices,
         )
         slot.log_start = start.log.stat().st_size if start.log.is_file() else 0
         try:
@@ -103,7 +115,8 @@ class Runner:
         except OSError as error:
             self._set(run, "failed", f"cannot start: {error.strerror}: {error.filename or folder}")
             return
-        slot.run = run
+        for slot in slots:
+            slot.run = run
         self._set(run, "running")
 
     def _finish(self, slot: Slot, code: int) -> None:
@@ -116,7 +129,9 @@ class Runner:
             self._set(run, "done")
         else:
             self._set(run, "failed", slot.job.problem or self._reason(slot, code))
-        slot.run = slot.job = None
+        for taken in self.slots:
+            if taken.run is run:
+                taken.run = taken.job = None
 
     def _reason(self, slot: Slot, code: int) -> str:
         if code < 0:

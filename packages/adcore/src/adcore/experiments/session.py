@@ -39,6 +39,7 @@ class Run:
     log: str
     state: State = "queued"
     error: str = ""
+    devices: int = 1  # processes that train it together
 
 
 @dataclass
@@ -159,6 +160,7 @@ def create_session(
             condition.seed,
             part,
             log.get(condition.mode, f"all_domains_{name}.log"),
+            devices=config.devices,
         )
         write_condition(folder / part, condition)
         runs.append(run)

@@ -1,9 +1,9 @@
-"""Slots: the CPU or GPUs of this machine that run one run at a time, and the threads of each."""
+"""Slots: the CPU or GPUs of this machine, which runs take one or several of, and the threads of each."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,32 +15,66 @@ if TYPE_CHECKING:
 
 CPU = "cpu"
 ANY_GPU = "cuda"  # the engine chooses which
+MIG = "MIG-"  # how names of parts of GPUs begin
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
-    """The CPU, or a GPU by number or UUID, which runs one run at a time."""
+    """The CPU, a GPU by number or UUID, or a place of an engine's queue, which one run has at a time.
+
+    A run on several GPUs takes a slot of each; on the CPU and in a queue it takes one for all its processes.
+    """
 
     device: str
-    job: Job | None = None
+    most: int | None = None  # devices that a run can have in a queue, where that is known
+    job: Job | None = None  # where a run takes several slots, of the first one alone
     run: Run | None = None
     log_start: int = 0  # offset of this attempt in the run's log
 
     @property
-    def environment(self) -> dict[str, str]:
-        """Environment variables that show a process only this slot's GPU, numbered as nvidia-smi does."""
-        if self.device in (CPU, ANY_GPU):
-            return {}
-        return {"CUDA_VISIBLE_DEVICES": self.device, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    def one_gpu(self) -> bool:
+        """Whether this is a GPU of its own."""
+        return self.device not in (CPU, ANY_GPU)
+
+
+def environment_of(slots: Sequence[Slot]) -> dict[str, str]:
+    """Environment variables that show a process only the GPUs of these slots, numbered as nvidia-smi does."""
+    gpus = [slot.device for slot in slots if slot.one_gpu]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if gpus else {}
+
+
+def room_for(devices: int, free: Sequence[Slot]) -> list[Slot]:
+    """The slots of `free` that a run on `devices` devices takes; none where they are too few."""
+    for slot in free:
+        if devices == 1 or not slot.one_gpu:
+            return [slot]
+    gpus = list({slot.device: slot for slot in reversed(free)}.values())[::-1]  # each once, the first slot of it
+    return gpus[:devices] if len(gpus) >= devices else []
+
+
+def check_room(runs: Iterable[tuple[str, int]], slots: Sequence[Slot]) -> None:
+    """ConfigError where one of `runs`, (name, devices), would wait for ever, since there are fewer devices than it takes."""
+    gpus = {slot.device for slot in slots}
+    for name, devices in runs:
+        if devices == 1 or any(not slot.one_gpu and devices <= (slot.most or devices) for slot in slots):
+            continue
+        most = next((slot.most for slot in slots if slot.most), len(gpus))
+        if any(gpu.startswith(MIG) for gpu in gpus):
+            raise ConfigError(f"condition '{name}': devices={devices}, but parts of GPUs (MIG) cannot train together")
+        if devices > most:
+            raise ConfigError(
+                f"condition '{name}': devices={devices}, but a run can have {most} here; use devices={most} or less"
+                + ("" if CPU in gpus else ", or --gpus none for processes on the CPU")
+            )
 
 
 def pick_slots(gpus: str, jobs: int | None) -> list[Slot]:
-    """Slots for `jobs` runs at a time. `gpus`: "auto" (all there are, else the CPU), "none", or numbers such as "0,2"."""
+    """A slot for each GPU, or more for `jobs` runs. `gpus`: "auto" (all there are, else the CPU), "none", or "0,2"."""
     import torch
 
     visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count and visible and visible[0].startswith("MIG-"):
+    if count and visible and visible[0].startswith(MIG):
         count = len(visible)  # of parts of GPUs (MIG) a process sees one alone; each run gets its own
     numbers = list(range(count))
     if gpus == "none" or (gpus == "auto" and not count):
@@ -55,7 +89,7 @@ def pick_slots(gpus: str, jobs: int | None) -> list[Slot]:
                 )
             numbers = [int(part) for part in parts]
         devices = [visible[number] if visible else str(number) for number in numbers]
-    return [Slot(devices[number % len(devices)]) for number in range(jobs or len(devices))]
+    return [Slot(devices[number % len(devices)]) for number in range(max(jobs or 0, len(devices)))]
 
 
 def threads_for(slots: Sequence[Slot]) -> int | None:

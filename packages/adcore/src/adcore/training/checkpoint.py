@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ADVICE = "start again without --resume"
 CHECKPOINT = tensorfile.Kind("adcore_checkpoint", "adcore checkpoint", _ADVICE)
 WEIGHTS = tensorfile.Kind("adcore_weights", "adcore file of weights", _ADVICE)
-_FORMAT = 2  # grows when an older checkpoint can no longer be continued
+_FORMAT = 3  # grows when an older checkpoint can no longer be continued
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -53,7 +53,7 @@ def save_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> N
                 else:
                     numbers.setdefault(str(index), {})[key] = value
         record["optimizers"][name] = {"groups": state["param_groups"], "numbers": numbers}
-    random_tensors, record["random"] = _random_state()
+    random_tensors, record["random"] = _random_state(trainer.device)
     tensors |= random_tensors
     tensorfile.write(path, CHECKPOINT, record, tensors)
 
@@ -74,7 +74,7 @@ def load_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> N
             stored = record["optimizers"][name]
             _load_optimizer(optimization.optimizer, stored, _below(tensors, f"optimizer/{name}/"))
         trainer.load_progress_state(record["progress"])
-        _set_random_state(tensors, record["random"])
+        _set_random_state(tensors, record["random"], trainer.device)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -120,22 +120,21 @@ def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The generators of torch, CUDA, NumPy and Python: (tensors, plain data)."""
+def _random_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The generators of torch, the fit's GPU, NumPy and Python: (tensors, plain data)."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
     tensors = {"random/torch": torch.get_rng_state(), "random/numpy": torch.from_numpy(keys.astype(np.int64))}
-    if torch.cuda.is_available():
-        tensors |= {f"random/cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    if device.type == "cuda":  # that of the first process: each of several goes on with it, on its own GPU
+        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
     return tensors, {"numpy": [kind, position, has_gauss, cached], "python": random.getstate()}
 
 
-def _set_random_state(tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+def _set_random_state(tensors: dict[str, Tensor], plain: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(tensors["random/torch"])
     kind, position, has_gauss, cached = plain["numpy"]
     keys = tensors["random/numpy"].numpy().astype(np.uint32)
     np.random.set_state((kind, keys, position, has_gauss, cached))
     version, state, gauss = plain["python"]
     random.setstate((version, tuple(state), gauss))
-    cuda = [value for key, value in sorted(tensors.items()) if key.startswith("random/cuda")]
-    if cuda and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(cuda)
+    if device.type == "cuda" and "random/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random/cuda"], device)
