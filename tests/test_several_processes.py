@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
+import disturbed
 import pair
 import pytest
-from adcore.errors import ConfigError
+import warm
+from adcore.errors import ConfigError, TrainingError
 from adcore.prepared import prepare_run
 from adcore.request import DataChoice, choose_model
 from adcore.several import check_several
@@ -110,3 +115,74 @@ def test_an_error_in_the_second_process_is_one_line_and_leaves_nothing(data, tmp
             assert not (tmp_path / "out").exists()
     finally:
         bad.unlink()
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """The other processes are forks of one that has imported torch."""
+    monkeypatch.setattr("adcore.several.CONTEXT", warm.processes)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def left(folder: Path) -> list[str]:
+    """What a user sees in the run's folder."""
+    return sorted(path.name for path in (folder / "run").glob("[!.]*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends signals")
+@pytest.mark.parametrize(
+    ("orders", "ends_with"),
+    [
+        ("killed 1 3", "process 1 of 2 was ended by signal 9, perhaps for want of memory; go on with --resume"),
+        ("nan 1 3", "the loss became nan at step 3 on "),
+        ("raises 1 3", "process 1 of 2: ValueError: the gear is broken"),
+        ("interrupted all 3", None),
+        ("raises 0 3", None),
+    ],
+)
+def test_what_ends_one_process_ends_all_and_the_run_goes_on(data, tmp_path, quick, orders, ends_with) -> None:
+    (tmp_path / "orders").write_text(orders)
+    wanted = TrainingError if ends_with else (KeyboardInterrupt if "interrupted" in orders else ValueError)
+    with pytest.raises(wanted) as caught:
+        disturbed.train(data, tmp_path, devices=2)
+    if ends_with:
+        assert str(caught.value).startswith(ends_with)
+        assert "\n" not in str(caught.value)
+    assert not any(is_alive(int(path.name[4:])) for path in tmp_path.glob("pid-*") if path.name[4:] != str(os.getpid()))
+    assert left(tmp_path) == ["checkpoints", "training_detail.log"]
+    (tmp_path / "orders").unlink()
+    result = disturbed.train(data, tmp_path, devices=1, resume=True)
+    assert "resumed at epoch" in (tmp_path / "run" / "training_detail.log").read_text()
+    assert result.summary["steps"] == 2 * 9
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends signals")
+def test_a_killed_first_process_takes_the_others_along(data, tmp_path) -> None:
+    (tmp_path / "orders").write_text("killed 0 3")
+    first = warm.processes.Process(target=disturbed.train, args=(data, tmp_path), kwargs={"devices": 2})
+    first.start()
+    first.join()
+    assert first.exitcode == -signal.SIGKILL
+    pids = [int(path.name[4:]) for path in tmp_path.glob("pid-*")]
+    assert len(pids) == 2
+    until = time.monotonic() + 10
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < until, "a process is left"
+        time.sleep(0.01)
+    assert left(tmp_path) == ["checkpoints", "training_detail.log"]
+
+
+def test_all_processes_stop_early_together(data, tmp_path, quick) -> None:
+    stopping = {"epochs": 9, "patience": 1, "learning_rate": 0.0, "val_split": "from_train"}
+    two = disturbed.train(data, tmp_path, devices=2, **stopping)
+    one = disturbed.train(data, tmp_path / "one", **stopping)
+    assert two.summary["processes"] == 2
+    assert two.summary["stop_reason"] == one.summary["stop_reason"] is not None
+    assert two.summary["epochs"] == one.summary["epochs"] == 2

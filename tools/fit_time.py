@@ -1,10 +1,10 @@
 """Seconds and peak memory of PatchCore's fit by number of images: figures of docs/12-scale.md.
 
-    OMP_NUM_THREADS=1 python tools/fit_time.py --counts 200 800 3200 12800 --ratio 0.01 --max-memory 1GB --out fit_time.md
+    OMP_NUM_THREADS=1 python tools/fit_time.py --counts 200 800 3200 12800 --ratio 0.01 --max-memory 1GB
 
-Each row is added to the file once it is measured, and what the file has is left out: a command that was ended goes on where it
-stopped. EfficientNet-Lite0 at 256 px; the images are 100 textures, repeated with small shifts. Each count is an `adcore train` of its
-own. `processor` are the seconds of all cores for the whole command, `fit` those of the clock for the fit.
+Each row is added to the file `--out` once measured, and what it has is left out: a command that was ended goes on where it
+stopped. EfficientNet-Lite0 at 256 px; the images are 100 textures, repeated with small shifts. Each count is a training of
+its own. `processor` are the seconds of all cores for the whole command, `fit` those of the clock for the fit.
 """
 
 from __future__ import annotations

@@ -144,6 +144,9 @@ def test_five_mistakes_are_five_messages_with_condition_and_key(root, run_cli) -
         ({"max_epochs": 3, "epochs": 4}, "epochs stands beside max_epochs"),
         ({"dataset": "hdmapp"}, "dataset: unknown dataset"),
         ({"dataset_root": "/nowhere"}, "dataset_root: "),
+        ({"devices": 3}, "devices: 2 training images are too few for 3 processes"),
+        ({"devices": 0}, "devices: input should be greater than or equal to 1"),
+        ({"devices": 2, "model_type": "efficientad-small"}, "devices: efficientad-small needs all images of a batch"),
     ],
 )
 def test_what_would_fail_later_is_found_before(root, more, message) -> None:

@@ -14,7 +14,7 @@ from adcore.experiments.executors import EngineJob, Start, open_executor
 from adcore.experiments.idle import IdleGpus, need_gpus
 from adcore.experiments.runner import Runner
 from adcore.experiments.session import Run, Session
-from adcore.experiments.slots import CPU, Slot, pick_slots, threads_for
+from adcore.experiments.slots import ANY_GPU, CPU, Slot, check_room, environment_of, pick_slots, threads_for
 from rich.console import Console
 
 
@@ -84,6 +84,73 @@ def test_staggered_runs_start_so_many_seconds_apart(session, monkeypatch) -> Non
     assert first == 100
     assert 3 <= second - first <= 3.5
     assert 3 <= third - second <= 3.5
+
+
+class Waits:
+    """A job that is over when it has been asked so many times."""
+
+    problem = ""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def code(self) -> int | None:
+        self.times -= 1
+        return None if self.times > 0 else 0
+
+
+class Together(Writes):
+    """An executor that notes which GPUs are in use at each start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running: list[tuple[Waits, str]] = []
+        self.at_once: list[list[str]] = []
+
+    def start(self, start: Start) -> Waits:
+        super().start(start)
+        job = Waits(3)
+        self.running = [(other, gpus) for other, gpus in self.running if other.times > 0]
+        self.running.append((job, start.environment["CUDA_VISIBLE_DEVICES"]))
+        self.at_once.append([gpus for _, gpus in self.running])
+        return job
+
+
+@pytest.fixture
+def at_once(monkeypatch) -> None:
+    monkeypatch.setattr("adcore.experiments.runner.time.sleep", lambda seconds: None)
+
+
+def test_a_run_on_two_gpus_waits_for_both_and_those_after_it_wait_too(session, at_once) -> None:
+    session.runs[1].devices = 2
+    executor = Together()
+    assert Runner(session, [Slot("4"), Slot("7")], executor).run() == []
+    assert executor.at_once == [["4"], ["4,7"], ["4"]]
+    assert [start.devices for start in executor.started] == [1, 2, 1]
+
+
+def test_no_more_runs_than_jobs_share_the_gpus(session, at_once) -> None:
+    executor = Together()
+    Runner(session, [Slot("4"), Slot("7")], executor, jobs=1).run()
+    assert executor.at_once == [["4"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("slots", "message"),
+    [
+        (
+            [Slot("0"), Slot("1"), Slot("0")],
+            "condition 'big': devices=3, but a run can have 2 here; use devices=2 or less",
+        ),
+        ([Slot("MIG-a"), Slot("MIG-b"), Slot("MIG-c")], "MIG"),
+        ([Slot(ANY_GPU, most=1), Slot(ANY_GPU, most=1), Slot(ANY_GPU, most=1)], "a run can have 1 here"),
+    ],
+)
+def test_a_run_that_would_wait_for_ever_is_refused(slots, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_room([("small", 1), ("big", 3)], slots)
+    check_room([("small", 1), ("big", 3)], [Slot(CPU)])  # three processes
+    check_room([("small", 1), ("big", 3)], [Slot(ANY_GPU)])  # a queue that knows
 
 
 def test_the_table_shows_what_runs_first_where_the_screen_is_small(session) -> None:
@@ -213,7 +280,7 @@ def test_slots_are_the_gpus_that_this_process_may_see(monkeypatch) -> None:
     assert [slot.device for slot in pick_slots("none", 2)] == [CPU, CPU]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)  # of the parts of GPUs a process sees the first
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a, MIG-b")
-    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in pick_slots("auto", None)] == ["MIG-a", "MIG-b"]
+    assert environment_of(pick_slots("auto", None)[1:])["CUDA_VISIBLE_DEVICES"] == "MIG-b"
     assert [slot.device for slot in pick_slots("1", None)] == ["MIG-b"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-five")

@@ -420,11 +420,12 @@ def test_slurm_queues_a_run_again_and_it_resumes(event, slurm, calm, data, tmp_p
     assert not any("gpu" in line for line in lines if line.startswith("#SBATCH"))
 
 
-def test_slurm_is_asked_for_a_gpu(slurm, tmp_path) -> None:
+def test_slurm_is_asked_for_gpus(slurm, tmp_path) -> None:
     pytest.importorskip("submitit", reason="pip install adcore[submitit]")
     engine = open_executor("submitit", {"cluster": "slurm"})
-    job = engine.start(Start([sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log", tmp_path, {}, "cuda"))
-    assert "#SBATCH --gpus-per-node=1" in (slurm / "job1").read_text().splitlines()
+    job = engine.start(Start([sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log", tmp_path, {}, "cuda", 2))
+    lines = (slurm / "job1").read_text().splitlines()
+    assert {"#SBATCH --gpus-per-node=2", "#SBATCH --cpus-per-task=2"} <= set(lines)
     while job.code() is None:
         time.sleep(0.05)
     assert job.code() == 3

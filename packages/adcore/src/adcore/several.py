@@ -34,6 +34,7 @@ from adcore.training_run import train_model
 
 TIMEOUT = timedelta(days=1)  # of a process that waits for another: the first one may validate for long
 HERE = "127.0.0.1"
+CONTEXT = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
 SECONDS = 10  # within which a process that has failed says why, or one that is told to end does so
 
 
@@ -267,10 +268,9 @@ def _end(children: Sequence[_Child]) -> None:
 
 
 def _start(task: Task, processes: Processes, threads: int, port: int) -> _Child:
-    context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-    receiver, sender = context.Pipe(duplex=False)
+    receiver, sender = CONTEXT.Pipe(duplex=False)
     arguments = (task, processes, threads, port, asdict(settings()), sender)
-    process = context.Process(target=_child, args=arguments, name=f"adcore {processes.rank}", daemon=True)
+    process = CONTEXT.Process(target=_child, args=arguments, name=f"adcore {processes.rank}", daemon=True)
     with without_interrupts():
         process.start()
     sender.close()  # so that its end is seen here
