@@ -278,7 +278,7 @@ def _start(task: Task, processes: Processes, threads: int, port: int) -> _Child:
 
 
 def _wait_for(child: _Child, count: int) -> None:
-    """Until it has imported what it needs."""
+    """Until it can begin."""
     try:
         message = child.messages.recv()
     except EOFError:
@@ -296,9 +296,11 @@ def _child(
         begin_child(threads, values)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         multiprocessing.current_process().daemon = False  # it may start processes that read images
-        messages.send("ready")
         store = dist.TCPStore(HERE, port, processes.count, is_master=False)
-        with joined(processes, device_of(task.device, processes.rank, processes.count), store):
+        device = device_of(task.device, processes.rank, processes.count)
+        torch.empty(1, device=device)  # a GPU that does not work ends this one before the others wait for it
+        messages.send("ready")
+        with joined(processes, device, store):
             follow(task, processes)
     except AdcoreError as error:
         messages.send((type(error), str(error)))
