@@ -158,11 +158,13 @@ def test_what_ends_one_process_ends_all_and_the_run_goes_on(data, tmp_path, quic
     assert not any(is_alive(int(path.name[4:])) for path in tmp_path.glob("pid-*") if path.name[4:] != str(os.getpid()))
     assert left(tmp_path) == ["checkpoints", "training_detail.log"]
     (tmp_path / "orders").unlink()
-    result = disturbed.train(data, tmp_path, devices=1, resume=True)
-    assert "resumed at epoch" in (tmp_path / "run" / "training_detail.log").read_text()
-    assert result.summary["steps"] == 2 * 9
+    disturbed.train(data, tmp_path, devices=1, resume=True)
+    log = (tmp_path / "run" / "training_detail.log").read_text()
+    assert "resumed at epoch" in log
+    assert "end at step 18: " in log
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
 def test_a_killed_first_process_takes_the_others_along(data, tmp_path) -> None:
     (tmp_path / "orders").write_text("killed 0 3")
@@ -180,9 +182,9 @@ def test_a_killed_first_process_takes_the_others_along(data, tmp_path) -> None:
 
 
 def test_all_processes_stop_early_together(data, tmp_path, quick) -> None:
-    stopping = {"epochs": 9, "patience": 1, "learning_rate": 0.0, "val_split": "from_train"}
+    stopping = {"epochs": 9, "patience": 1, "learning_rate": 1e-9, "min_delta": 1.0, "val_split": "from_train"}
     two = disturbed.train(data, tmp_path, devices=2, **stopping)
     one = disturbed.train(data, tmp_path / "one", **stopping)
     assert two.summary["processes"] == 2
-    assert two.summary["stop_reason"] == one.summary["stop_reason"] is not None
-    assert two.summary["epochs"] == one.summary["epochs"] == 2
+    assert "did not improve" in two.summary["stop_reason"]
+    assert two.summary["stop_reason"] == one.summary["stop_reason"]

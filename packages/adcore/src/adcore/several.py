@@ -7,11 +7,10 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
@@ -151,17 +150,8 @@ def joined(processes: Processes, device: torch.device, store: dist.Store | None 
     try:
         yield processes
         processes.same(None)  # none leaves while another may still be reading what it sent
-    except BaseException:
-        _abort()
-        raise
     finally:
         dist.destroy_process_group()
-
-
-def _abort() -> None:
-    """End what is being added up: on GPUs it would wait for a process that is gone."""
-    with suppress(RuntimeError):  # some backends cannot, and need not
-        dist.group.WORLD.abort()
 
 
 def _make_known(card: ModelCard) -> None:
@@ -197,47 +187,21 @@ def _with_children(task: Task, count: int) -> Iterator[Processes]:
     device, threads = device_of(task.device, 0, count), torch.get_num_threads()
     share = max(1, threads // count)
     children: list[_Child] = []
-    broken = threading.Event()
     try:
         for rank in range(1, count):
             children.append(_start(task, Processes(rank, count), share, store.port))
         for child in children:
             _wait_for(child, count)
         torch.set_num_threads(share)
-        with joined(Processes(0, count), device, store) as processes, _watched(children, broken):
+        with joined(Processes(0, count), device, store) as processes:
             yield processes
-    except Exception as error:
-        if broken.is_set() or isinstance(error, LostProcessError):
-            raise _reason(children, count) or error from error
+    except LostProcessError as lost:
+        if reason := _reason(children, count):
+            raise reason from lost
         raise
     finally:
         _end(children)
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def _watched(children: Sequence[_Child], broken: threading.Event) -> Iterator[None]:
-    """Inside, what is added up with a process that has ended is broken off, which sets `broken`.
-
-    gloo notices it by itself; a GPU would wait for the process until TIMEOUT.
-    """
-    end_here, end_there = multiprocessing.Pipe(duplex=False)
-
-    def watch() -> None:
-        if end_here not in wait([end_here, *(child.process.sentinel for child in children)]) and not wait(
-            [end_here], SECONDS
-        ):
-            broken.set()
-            _abort()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        end_there.close()
-        thread.join()
-        end_here.close()
 
 
 def _reason(children: Sequence[_Child], count: int) -> AdcoreError | None:
