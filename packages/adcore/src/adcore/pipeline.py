@@ -158,13 +158,14 @@ def training(
                 progress,
                 previews=True,
                 statistics=True,
+                folder=folder,
             )
             for split in ("val", "test")
         }
         skipped += [entry for scoring in scorings.values() for entry in scoring.skipped]
         maps = None
         if data.folds:
-            scorings[CROSSED], maps = cross_validated(run, data.folds, chosen_device, progress)
+            scorings[CROSSED], maps = cross_validated(run, data.folds, chosen_device, progress, folder)
         source, images = chosen_on(scorings)
         calibration = evaluation.calibrate(images, threshold, source, maps)
         summary = {
@@ -239,8 +240,9 @@ def evaluate(
         if (folder / artifacts.MODEL_FILE).exists() or (source and source.parent.resolve() == folder.resolve()):
             raise DataError(f"{folder} holds a trained model, whose results stay; choose another --out")
         artifact.model.to(chosen_device)
+        view, skip_bad = artifact.preprocess, data.skip_bad
         scoring = score_samples(
-            artifact.model, artifact.preprocess, reader, samples, chosen_device, data.skip_bad, previews=True
+            artifact.model, view, reader, samples, chosen_device, skip_bad, previews=True, folder=folder
         )
         counts = evaluation.count_samples([image.sample for image in scoring.images])
         own = set(artifact.calibration.get("categories", {})) if data.category == ALL else set()

@@ -55,7 +55,7 @@ def train_model(
         return make_loader(dataset, plan.batch_size, shuffle=shuffle, seed=plan.seed, num_workers=plan.num_workers)
 
     def image_auroc(model: AnomalyModel) -> float:
-        scoring = score_samples(model, choice.preprocess, run.reader, val_samples, device, data.skip_bad)
+        scoring = score_samples(model, choice.preprocess, run.reader, val_samples, device, data.skip_bad, maps=False)
         return image_metrics(scoring.scores, scoring.labels)["image_auroc"]
 
     dataset, val_samples, val_losses = dataset_of(run.images("train")), select(run.samples, "val"), run.images("val")

@@ -189,7 +189,7 @@ class Held:
             chosen = select(self.samples, split)
             skip, model = self.data.skip_bad, artifact.model
             return score_samples(
-                model, artifact.preprocess, self.reader, chosen, device, skip, progress, split == "test", True
+                model, artifact.preprocess, self.reader, chosen, device, skip, progress, split == "test", True, out
             )
 
         before, after = ({split: scored(one, split) for split in ("val", "test")} for one in (old, new))

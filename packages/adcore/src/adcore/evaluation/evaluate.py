@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from adcore.errors import DataError
 from adcore.evaluation.intervals import auroc_interval, pixel_intervals
 from adcore.evaluation.metrics import Metrics, image_metrics, is_anomalous
 from adcore.evaluation.pixel import defect_aupro, pixel_metrics
+from adcore.evaluation.planes import planes
 from adcore.evaluation.plugin_metrics import plugin_metrics
 from adcore.evaluation.score import ScoredImage, Scoring
 from adcore.evaluation.segmentation import segmentation_metrics
@@ -26,8 +28,7 @@ def measure(scoring: Scoring, threshold: float | None, pixel_threshold: float | 
     """Image and pixel metrics on raw scores; what is undefined is None, with the reason."""
     if not scoring.images:
         return image_metrics([], [], threshold)
-    known = _with_masks(scoring)
-    maps, masks, seen = [i.anomaly_map for i in known], [i.mask for i in known], [i.seen for i in known]
+    _, maps, masks, seen = _with_masks(scoring)
     pixel = pixel_metrics(maps, masks, seen) | segmentation_metrics(maps, masks, pixel_threshold, seen)
     if all(image.anomaly_map is None for image in scoring.images):
         pixel = Metrics.undefined(tuple(pixel.values), "the model gives no anomaly map")
@@ -38,18 +39,22 @@ def intervals(scoring: Scoring) -> dict[str, tuple[float, float] | None]:
     """95 % intervals of the image AUROC and, where they are defined, of the pixel metrics."""
     if not scoring.images:
         return {}
-    known = _with_masks(scoring)
-    maps, masks, seen = [i.anomaly_map for i in known], [i.mask for i in known], [i.seen for i in known]
+    known, maps, masks, seen = _with_masks(scoring)
     pixel = pixel_intervals(maps, masks, [image.sample.label for image in known], seen=seen)
     return {"image_auroc": auroc_interval(scoring.scores, scoring.labels), **pixel}
 
 
 def map_ranges(scoring: Scoring) -> list[tuple[float, float]] | None:
     """Median and highest value of each normal image's anomaly map; None where one has no map."""
-    maps = [image.values for image in scoring.images if image.sample.label == NORMAL]
-    if any(one is None for one in maps):
-        return None
-    return [(float(np.median(one)), float(one.max())) for one in maps]
+    ranges = []
+    for image in scoring.images:
+        if image.sample.label != NORMAL:
+            continue
+        values = image.values
+        if values is None:
+            return None
+        ranges.append((float(np.median(values)), float(values.max())))
+    return ranges
 
 
 def calibrate(
@@ -106,13 +111,8 @@ def defect_rows(scoring: Scoring, threshold: float | None) -> list[dict[str, Any
     for image in scoring.images:
         if name := name_of(image.sample):
             types.setdefault(name, []).append(image.score)
-    known = _with_masks(scoring)
-    aupro = defect_aupro(
-        [image.anomaly_map for image in known],
-        [image.mask for image in known],
-        [name_of(image.sample) for image in known],
-        [image.seen for image in known],
-    )
+    known, maps, masks, seen = _with_masks(scoring)
+    aupro = defect_aupro(maps, masks, [name_of(image.sample) for image in known], seen)
     rows = []
     for defect, scores in sorted(types.items()):
         values = image_metrics([*normal, *scores], [0] * len(normal) + [1] * len(scores), threshold).values
@@ -121,9 +121,10 @@ def defect_rows(scoring: Scoring, threshold: float | None) -> list[dict[str, Any
     return rows
 
 
-def _with_masks(scoring: Scoring) -> list[ScoredImage]:
-    """The images that pixel metrics can be computed on."""
-    return [image for image in scoring.images if image.mask is not None and image.anomaly_map is not None]
+def _with_masks(scoring: Scoring) -> tuple[list[ScoredImage], *tuple[Sequence[np.ndarray | None], ...]]:
+    """The images that pixel metrics can be computed on; their maps, masks, and the pixels that count."""
+    known = [image for image in scoring.images if image.mask is not None and image.anomaly_map is not None]
+    return known, planes(known, "anomaly_map"), planes(known, "mask"), planes(known, "seen")
 
 
 def write_predictions(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 from adcore_runtime.geometry import enlarged
 
 from adcore.data.samples import NORMAL, DatasetReader
+from adcore.evaluation.curves import PIXEL_METRICS, curve_metrics, steps_of_levels
 from adcore.evaluation.metrics import Metrics
-from adcore.evaluation.pixel import PIXEL_METRICS, curve_metrics, steps_of_levels
 from adcore.evaluation.score import ScoredImage, Scoring
 from adcore.preprocess import Preprocess
 
@@ -25,14 +25,14 @@ def full_size_metrics(scoring: Scoring, reader: DatasetReader, preprocess: Prepr
     known = [image for image in scoring.images if image.anomaly_map is not None and image.mask is not None]
     if not known:
         return Metrics.undefined(PIXEL_METRICS, "no anomaly map with a known mask")
-    low = min(float(image.anomaly_map.min()) for image in known)
-    high = max(float(image.anomaly_map.max()) for image in known)
+    ends = [(float(one.min()), float(one.max())) for one in (image.anomaly_map for image in known)]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
     scale = (LEVELS - 1) / max(high - low, np.finfo(np.float32).tiny)
     normal, found, overlap = np.zeros(LEVELS, np.int64), np.zeros(LEVELS, np.int64), np.zeros(LEVELS)
     regions = 0
     for image in known:
-        frame = preprocess.of(image.roi).frame(*image.size)
-        rows, columns = frame.shown(image.anomaly_map.shape)
+        anomaly_map, frame = image.anomaly_map, preprocess.of(image.roi).frame(*image.size)
+        rows, columns = frame.shown(anomaly_map.shape)
         counts = frame.roi.mask[rows, columns] if frame.roi else None
         labels, count = _regions(image, reader, rows, columns, counts)
         if not labels.size:  # the crop left nothing of it
@@ -43,7 +43,7 @@ def full_size_metrics(scoring: Scoring, reader: DatasetReader, preprocess: Prepr
             shown = slice(None) if counts is None else counts[start : start + height]
             inside = labels[start : start + height][shown].ravel()
             part = slice(rows.start + start, rows.start + min(start + height, len(labels)))
-            values = enlarged(image.anomaly_map, frame, part, columns)[shown].ravel()
+            values = enlarged(anomaly_map, frame, part, columns)[shown].ravel()
             level = ((values - low) * scale).astype(np.int64).clip(0, LEVELS - 1)
             anomalous = inside > 0
             normal += np.bincount(level[~anomalous], minlength=LEVELS)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from adcore.data.read_ahead import read_together
+from adcore.evaluation.planes import planes
 from adcore.evaluation.score import ScoredImage, Scoring
 from adcore.preprocess import Preprocess
 
@@ -20,6 +21,7 @@ PAGE_BYTES = 22_000_000  # of all pictures of a page, as base64
 IMAGE_BYTES = 23_000  # of one image: 200 of them stay below 5 MB
 FORMS = ((256, 75), (224, 60), (176, 50), (128, 45), (96, 40), (64, 30))  # longer side in px, quality: until it fits
 MAP_SIDE, TRIED = 96, 8
+STRIP = 1 << 20  # pixels of a map that are worked on at a time
 
 
 def gallery(scoring: Scoring, threshold: float | None, preprocess: Preprocess) -> list[dict[str, Any]]:
@@ -32,7 +34,7 @@ def gallery(scoring: Scoring, threshold: float | None, preprocess: Preprocess) -
     from adcore.evaluation.plots import shared_range  # imports matplotlib
 
     images = scoring.images
-    maps = [image.anomaly_map for image in images if image.anomaly_map is not None]
+    maps = planes([image for image in images if image.anomaly_map is not None], "anomaly_map")
     low, high = shared_range(maps) if maps else (0.0, 1.0)
     chosen = _pictured(images, threshold)
     limit = min(IMAGE_BYTES, PAGE_BYTES // max(1, len(chosen)))
@@ -40,11 +42,11 @@ def gallery(scoring: Scoring, threshold: float | None, preprocess: Preprocess) -
     def pictures(index: int, forms: Sequence[tuple[int, int]] = FORMS) -> tuple[dict[str, Any], int]:
         one, place = images[index], 0
         found: dict[str, Any] = {"map": None, "mask": None}
-        if one.anomaly_map is not None:
-            level = np.clip((one.anomaly_map - low) / max(high - low, 1e-12), 0, 1) * 255
-            found["map"] = _picture(Image.fromarray(level.round().astype(np.uint8)), MAP_SIDE, 85)
-        if one.mask is not None and one.mask.any():
-            found["mask"] = _picture(Image.fromarray(one.mask.astype(np.uint8) * 255), 2 * MAP_SIDE, None)
+        anomaly_map, mask = one.anomaly_map, one.mask
+        if anomaly_map is not None:
+            found["map"] = _picture(Image.fromarray(_in_8_bits(anomaly_map, low, high)), MAP_SIDE, 85)
+        if mask is not None and mask.any():
+            found["mask"] = _picture(Image.fromarray(mask.astype(np.uint8) * 255), 2 * MAP_SIDE, None)
         if one.preview is not None:
             left = limit - sum(len(text) for text in found.values() if text)
             found["photo"], place = _fitting(Image.open(io.BytesIO(one.preview)), left, forms)
@@ -68,6 +70,17 @@ def gallery(scoring: Scoring, threshold: float | None, preprocess: Preprocess) -
     for index, (found, _) in zip(chosen, read_together(lambda index: pictures(index, forms), chosen), strict=True):
         rows[index] |= found
     return rows
+
+
+def _in_8_bits(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
+    """A map (H, W) with 0 at `low` and 255 at `high`: (H, W) uint8, made in strips, since a map may be large."""
+    levels = np.empty(anomaly_map.shape, np.uint8)
+    height = max(1, STRIP // levels.shape[1])
+    for start in range(0, len(levels), height):
+        part = slice(start, start + height)
+        level = np.clip((anomaly_map[part] - low) / max(high - low, 1e-12), 0, 1) * 255
+        levels[part] = level.round()
+    return levels
 
 
 def _pictured(images: Sequence[ScoredImage], threshold: float | None) -> list[int]:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from adcore.evaluation.curves import PIXEL_METRICS, curve_metrics, region_weights, steps_of_levels
 from adcore.evaluation.metrics import checked_scores, missing_class
-from adcore.evaluation.pixel import PIXEL_METRICS, curve_metrics, region_weights, steps_of_levels
 
 RESAMPLES, PIXEL_RESAMPLES = 1000, 200
 LEVELS = 2048  # of pixel scores that are told apart, with as many anomalous pixels each
 GROUP = 64  # images that are counted together
+SAMPLED = 1 << 24  # anomalous pixels that levels are chosen on: of more, evenly spaced ones
 COVERED = (2.5, 97.5)  # percentiles: 95 %
 
 
@@ -52,9 +53,12 @@ def pixel_intervals(
     no independent samples. Scores are sorted into LEVELS, so that memory does not grow with the images.
     """
     labels, seen = np.asarray(labels, bool), seen or [None] * len(maps)
-    anomalous = [one[mask] for one, mask in zip(maps, masks, strict=True) if mask.any()]
-    if not anomalous or all(mask.all() for mask in masks):
+    inside = [(int(np.count_nonzero(mask)), mask.size) for mask in masks]
+    total = sum(count for count, _ in inside)
+    if not total or all(count == size for count, size in inside):
         return {}
+    step = -(-total // SAMPLED)
+    anomalous = [one[mask][::step] for one, mask in zip(maps, masks, strict=True) if mask.any()]
     edges = np.unique(np.quantile(np.concatenate(anomalous), np.linspace(0, 1, LEVELS)[1:-1]))
     times = _times_drawn(labels, np.random.default_rng(seed))
     counts, regions = np.zeros((PIXEL_RESAMPLES, 3, len(edges) + 1)), np.zeros(PIXEL_RESAMPLES)

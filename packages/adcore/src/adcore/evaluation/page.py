@@ -11,6 +11,7 @@ from typing import Any
 from adcore.data.samples import DatasetReader
 from adcore.evaluation.gallery import gallery
 from adcore.evaluation.metrics import Metrics
+from adcore.evaluation.planes import planes
 from adcore.evaluation.report import DomainRow, PredictionRow, ReportData, ReportFigure, write_report
 from adcore.evaluation.score import Scoring
 from adcore.evaluation.thresholds import Threshold
@@ -103,7 +104,7 @@ def sample_panels(
     from adcore.evaluation import plots
 
     view = replace(preprocess, mean=None, std=None)
-    maps = [image.anomaly_map for image in scoring.images if image.anomaly_map is not None]
+    maps = planes([image for image in scoring.images if image.anomaly_map is not None], "anomaly_map")
     colours = plots.shared_range(maps) if maps else None
     panels = []
     for index, why in plots.pick_samples(scoring.scores, scoring.labels, threshold, limit):

@@ -27,6 +27,7 @@ CONTOUR_COLOR = "#56B4E9"
 MESSAGE_COLOR = "#666666"
 DPI = 150
 FONT = str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))  # which the figures are written in, too
+STRIP = 1 << 20  # pixels that become 8-bit colours at a time
 COLUMN, GAP, TITLE = 288, 12, 32  # of a panel: width of a picture, space between two, height of the titles, in pixels
 
 
@@ -83,7 +84,7 @@ def sample_panel(
     image = displayed(np.asarray(as_array(image), np.float32))
     height, width = image.shape[:2]
     size = (COLUMN, max(1, round(COLUMN * height / width)))
-    photo = _picture(image).resize(size)
+    photo = in_8_bits(image).resize(size)
     pictures: list[Image.Image | str] = [photo, "no anomaly map", "not known"]
     if anomaly_map is not None:
         heat = np.asarray(as_array(anomaly_map), np.float32)
@@ -92,7 +93,7 @@ def sample_panel(
         level = np.asarray(Image.fromarray(level).resize(size, Image.Resampling.BILINEAR))[..., None]
         alpha = level**0.75 * 0.9  # low values show the image
         gray = np.asarray(photo, np.float32).mean(axis=2, keepdims=True) / 255 * 0.75
-        pictures[1] = _picture(gray * (1 - alpha) + COLOURS[(level[..., 0] * 255).astype(np.uint8)] * alpha)
+        pictures[1] = in_8_bits(gray * (1 - alpha) + COLOURS[(level[..., 0] * 255).astype(np.uint8)] * alpha)
     if mask is not None:
         area = Image.fromarray(np.asarray(as_array(mask), bool).astype(np.uint8) * 255)
         area = area.resize(size, Image.Resampling.NEAREST)
@@ -112,15 +113,20 @@ def sample_panel(
     return panel
 
 
-def _picture(values: np.ndarray) -> Image.Image:
-    """(H, W, 3) in [0, 1] as 8-bit colours."""
-    return Image.fromarray((values * 255).round().astype(np.uint8))
+def in_8_bits(values: np.ndarray) -> Image.Image:
+    """(H, W, 3) in [0, 1] as 8-bit colours, made in strips, since an image may be large."""
+    levels = np.empty(values.shape, np.uint8)
+    height = max(1, STRIP // levels.shape[1])
+    for start in range(0, len(levels), height):
+        part = slice(start, start + height)
+        levels[part] = (values[part] * 255).round()
+    return Image.fromarray(levels)
 
 
 def shared_range(maps: Sequence[Any]) -> tuple[float, float]:
     """Colour range for the panels of one run: from the median of all maps to their highest value."""
-    maps = [np.asarray(as_array(map_), np.float32) for map_ in maps]
-    return float(np.median([np.median(map_) for map_ in maps])), float(max(map_.max() for map_ in maps))
+    ranges = [(np.median(map_), map_.max()) for map_ in (np.asarray(as_array(one), np.float32) for one in maps)]
+    return float(np.median([middle for middle, _ in ranges])), float(max(high for _, high in ranges))
 
 
 def pick_samples(scores: Any, labels: Any, threshold: float | None, limit: int = 12) -> list[tuple[int, str]]:

@@ -10,6 +10,7 @@ import torch
 
 from adcore.cards import MetricCard
 from adcore.evaluation.metrics import Metrics
+from adcore.evaluation.planes import planes
 from adcore.evaluation.score import Scoring
 from adcore.registry import list_metrics, load_metric, metric_origin
 
@@ -34,7 +35,7 @@ def plugin_metrics(scoring: Scoring) -> Metrics:
 
 def _compute(card: MetricCard, target: Any, scoring: Scoring) -> float | None:
     known = [image for image in scoring.images if image.mask is not None and image.anomaly_map is not None]
-    maps, masks = [image.anomaly_map for image in known], [image.mask for image in known]
+    maps, masks = planes(known, "anomaly_map"), planes(known, "mask")
     if not inspect.isclass(target):
         value = target(scores=scoring.scores, labels=scoring.labels, maps=maps, masks=masks)
         return None if value is None else float(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -15,12 +14,12 @@ SIDE, QUALITY = 256, 90
 
 def preview(image: Tensor, preprocess: Preprocess) -> bytes:
     """The model's input (C, h, w) without the normalisation, or the plane that tiles are cut from, as a JPEG up to 256 px."""
-    from adcore.evaluation.plots import displayed  # imports matplotlib
+    from adcore.evaluation.plots import displayed, in_8_bits  # imports matplotlib
 
     values = preprocess.without_normalization(image)
     if preprocess.tile is None and preprocess.mean is not None:
         values = values.round(5)  # rounding is no value beyond [0, 1]
-    picture = Image.fromarray((displayed(values) * 255).round().astype(np.uint8))
+    picture = in_8_bits(displayed(values))
     scale = SIDE / max(picture.size)
     if scale < 1:
         width, height = (max(1, round(length * scale)) for length in picture.size)

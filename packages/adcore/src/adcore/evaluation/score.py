@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from adcore.data.samples import NORMAL, DatasetReader, Sample
 from adcore.data.tiles import cut
 from adcore.errors import DataError
 from adcore.evaluation.outputs import checked_prediction
+from adcore.evaluation.planes import Keeper, Plane
 from adcore.evaluation.pool import Pool, score_pool
 from adcore.evaluation.previews import preview
 from adcore.model import AnomalyModel, BatchModel
@@ -37,20 +39,22 @@ class ScoredImage:
 
     sample: Sample
     score: float
-    anomaly_map: np.ndarray | None  # (h, w) float32, the size of the model's input
-    mask: np.ndarray | None  # (h, w) bool; None: not known
+    # of many large images a Plane may lie in a file: each access reads it anew
+    anomaly_map: np.ndarray | None = Plane()  # (h, w) float32, the size of the model's input  # noqa: RUF009
+    mask: np.ndarray | None = Plane()  # (h, w) bool; None: not known  # noqa: RUF009
     photo: np.ndarray | None = None  # (H, W) uint8, the decoded image in gray, where it was asked for
     size: tuple[int, int] = (0, 0)  # height and width of the decoded image
     input: Tensor | None = field(default=None, repr=False)  # (C, h, w), where it was asked for
     preview: bytes | None = field(default=None, repr=False)  # a small JPEG, where it was asked for
     statistics: dict[str, float] = field(default_factory=dict, repr=False)  # for drift, where they were asked for
     roi: Roi | None = None  # its own region of interest, where each image has one
-    seen: np.ndarray | None = field(default=None, repr=False)  # (h, w) bool: the pixels that count; None: all
+    seen: np.ndarray | None = Plane(optional=True)  # (h, w) bool: the pixels that count; None: all  # noqa: RUF009
 
     @property
     def values(self) -> np.ndarray | None:
         """(N,) or (h, w): the map's values that count; None without a map."""
-        return self.anomaly_map if self.seen is None or self.anomaly_map is None else self.anomaly_map[self.seen]
+        anomaly_map, seen = self.anomaly_map, self.seen
+        return anomaly_map if seen is None or anomaly_map is None else anomaly_map[seen]
 
 
 @dataclass
@@ -171,9 +175,21 @@ def score_each(
             maps = prediction.anomaly_map
             yield _scored(item, prediction.score.item(), None if maps is None else maps[0].cpu().numpy(), inputs)
         return
-    if preprocess.tile:  # one image at a time: it may be large
-        size, items = 1, map(dataset.fetch, range(len(dataset)))
-    elif one_at_a_time(device):
+    if preprocess.tile:  # one image at a time, and none is kept while the next is read: it may be large
+
+        def alone(item: Item | Skipped) -> ScoredImage | Skipped:
+            if isinstance(item, Skipped):
+                if not skip_bad:
+                    raise DataError(item.reason)
+                return item
+            name = str(item.sample.image_path)
+            result = score_image(model, item.image, preprocess, device, name, progress, item.seen)
+            return _scored(item, *result, inputs)
+
+        for index in range(len(dataset)):
+            yield alone(dataset.fetch(index))
+        return
+    if one_at_a_time(device):
         size, items = model.group, read_together(dataset.fetch, range(len(dataset)))
     else:
         size, items = GPU_BATCH, read_ahead(map(dataset.fetch, range(len(dataset))), GPU_BATCH)
@@ -183,13 +199,7 @@ def score_each(
             raise DataError(bad[0].reason)
         good = [item for _, item in group if isinstance(item, Item)]
         names, seen = [str(item.sample.image_path) for item in good], [item.seen for item in good]
-        if preprocess.tile:
-            given = zip(good, names, strict=True)
-            results = (
-                score_image(model, item.image, preprocess, device, name, progress, item.seen) for item, name in given
-            )
-        else:
-            results = run_model(model, [item.image for item in good], device, names, seen)
+        results = run_model(model, [item.image for item in good], device, names, seen)
         for _, item in group:
             if isinstance(item, Skipped):
                 yield item
@@ -213,12 +223,15 @@ def score_samples(
     progress: Progress | None = None,
     previews: bool = False,
     statistics: bool = False,
+    folder: Path | None = None,
+    maps: bool = True,
 ) -> Scoring:
     """All of `score_each`; what was skipped is listed in `skipped`.
 
-    `previews`: small photographs for the report; `statistics`: of the normal images, for drift.
+    `previews`: small photographs for the report; `statistics`: of the normal images, for drift. Maps and masks that memory
+    does not hold (see `adcore.evaluation.planes`) lie in a file in `folder` without a name; `maps=False` keeps none.
     """
-    samples = list(samples)
+    samples, keeper = list(samples), Keeper(folder)
     scoring, started = Scoring(), time.perf_counter()
     for one in score_each(model, preprocess, reader, samples, device, skip_bad, inputs=previews or statistics):
         if isinstance(one, Skipped):
@@ -234,11 +247,20 @@ def score_samples(
                     )
                 one.input = None
                 started += time.perf_counter() - paused  # it is no part of scoring
+            if not maps:
+                one.anomaly_map = one.mask = one.seen = None
+            keeper.keep(one, ("anomaly_map", "mask", "seen") if one.roi else ("anomaly_map", "mask"))
             scoring.images.append(one)
         if progress:
             progress("score", len(scoring.images) + len(scoring.skipped), len(samples))
     scoring.seconds = time.perf_counter() - started
     return scoring
+
+
+def without_maps(scoring: Scoring) -> Scoring:
+    """The same images without maps and masks."""
+    images = [replace(image, anomaly_map=None, mask=None, seen=None) for image in scoring.images]
+    return replace(scoring, images=images)
 
 
 def _groups(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

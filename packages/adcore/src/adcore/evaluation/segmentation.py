@@ -29,10 +29,11 @@ def segmentation_metrics(
     anomalous = sum(int(np.count_nonzero(mask)) for mask in masks)
     if not anomalous:
         return Metrics.undefined(SEGMENTATION_METRICS, "no anomalous pixel in the masks")
-    flagged = [one >= pixel_threshold for one in maps]
-    flagged = [
-        one if part is None else one & part for one, part in zip(flagged, seen or [None] * len(maps), strict=True)
-    ]
-    tp = sum(int(np.count_nonzero(one & mask)) for one, mask in zip(flagged, masks, strict=True))
-    positive = sum(int(np.count_nonzero(one)) for one in flagged)
+    tp = positive = 0
+    for one, mask, part in zip(maps, masks, seen or [None] * len(maps), strict=True):
+        flagged = one >= pixel_threshold
+        if part is not None:
+            flagged &= part
+        positive += int(np.count_nonzero(flagged))
+        tp += int(np.count_nonzero(flagged & mask))
     return Metrics({"seg_f1": 2 * tp / (positive + anomalous)})

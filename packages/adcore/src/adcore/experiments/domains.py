@@ -16,7 +16,7 @@ from adcore.evaluation import evaluate as evaluation
 from adcore.evaluation.page import PICTURES, file_name, sample_panels, save_panels
 from adcore.evaluation.pool import protocol_record
 from adcore.evaluation.report import DomainRow, in_words
-from adcore.evaluation.score import Scoring, score_samples
+from adcore.evaluation.score import Scoring, score_samples, without_maps
 from adcore.experiments.conditions import Condition
 from adcore.run_results import RunResult, write_results
 from adcore.training.device import peak_memory_mb, pick_device
@@ -92,7 +92,7 @@ class Domains:
                 run.setdefault("target_pools", {})[target] = pool["pool"]
             self._draw(f"targets/{file_name(target)}", scoring)
             run["skipped"] += scoring.skipped
-            self.others.append(scoring)
+            self.others.append(without_maps(scoring))  # their scores are written with those of the source
         if condition.targets:
             values = [results["image_auroc"] for results in run["target_results"].values()]
             run["test_image_auroc"] = None if None in values else float(np.mean(values))
@@ -121,7 +121,8 @@ class Domains:
         samples = select(reader.samples(domain), "test")
         self._compare(value_ranges(reader, samples, artifact.preprocess.channels))
         skip_bad, device = self.condition.config.skip_bad, pick_device(self.device)
-        return score_samples(artifact.model, artifact.preprocess, reader, samples, device, skip_bad)
+        folder = self.trained.folder
+        return score_samples(artifact.model, artifact.preprocess, reader, samples, device, skip_bad, folder=folder)
 
     def _compare(self, ranges: list[ValueRange]) -> None:
         """Note the value ranges of a target, and where they are not those of the training images."""

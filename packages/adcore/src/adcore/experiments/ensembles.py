@@ -91,9 +91,9 @@ def _make(best: Best, run: Prepared, folder: Path, name: str, options: tuple[str
     images = Calibration(run.data, run.reader, select(run.samples, split), split)
     made, calibrating = combined(loaded, images, *options)
     made.training["seed"] = best.seed
-    device = pick_device(options[-1])
+    device, samples, skip_bad = pick_device(options[-1]), select(run.samples, "test"), run.data.skip_bad
     test = score_samples(
-        made.model, made.preprocess, run.reader, select(run.samples, "test"), device, run.data.skip_bad, previews=True
+        made.model, made.preprocess, run.reader, samples, device, skip_bad, previews=True, folder=folder
     )
     notes = [BY_TEST] * best.by.startswith("test") + [TEST_CALIBRATES] * (split == "test")
     record = run_record(made, run.data, test, evaluation.count_samples(run.samples), notes)
