@@ -35,20 +35,9 @@ HEAD = (
     + "|\n"
 )
 SIZES, PREDICTED = (256, 448), 4
-SMALL = (
-    "-efficientnet-lite0"  # the card of a method that is measured by --all, where there is one, or else one of these
-)
-OTHERS = (
-    "efficientad-small",
-    "autoencoder",
-    "ganomaly",
-    "draem",
-    "draem-sevnet",
-    "dsr",
-    "dinomaly-small-448",
-    "dinomaly-gem",
-)
-OTHERS += ("dinomaly-focal", "dinomaly-aux", "dinomaly-scale", "dinomaly2", "inp-former")
+SMALL = "-efficientnet-lite0"  # the card of a method that --all measures, where there is one
+OTHERS = ("efficientad-small", "autoencoder", "ganomaly", "draem", "draem-sevnet", "dsr", "inp-former")
+OTHERS += ("dinomaly-small-448", "dinomaly-gem", "dinomaly-focal", "dinomaly-aux", "dinomaly-scale", "dinomaly2")
 SETTINGS = {"efficientad-small": {"teacher": "random"}}
 page = threading.Lock()
 
