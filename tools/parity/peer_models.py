@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torchvision.transforms import v2
 
 BACKBONE = "tf_efficientnet_lite0"
+TRANSFORMER = "vit_small_patch14_dinov2"
 STRIDES = {4: "blocks.1", 8: "blocks.2", 16: "blocks.4"}  # timm's module names; 24, 40 and 112 channels
 
 # The peer's class and keyword arguments, on the one backbone that has real weights offline. Its Reverse Distillation and
@@ -48,6 +49,9 @@ MODELS = {
     "draem": ("Draem", {"dtd_dir": None}),
     "ganomaly": ("Ganomaly", {"latent_vec_size": 256}),
     "dsr": ("Dsr", {}),
+    # on a transformer, of which no weights can be had offline: for times and memory, with --random
+    "anomaly-dino": ("AnomalyDINO", {"encoder_name": TRANSFORMER}),
+    "rad": ("Rad", {"backbone": TRANSFORMER, "layers": [3, 6, 9, 11], "pre_trained": False}),
 }
 UNIT_RANGE = {"draem", "ganomaly", "dsr"}  # these see values in [0, 1], not normalised ones
 

@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> dict:
     category = reader.categories()[0] if category == "." else category
     overrides = implied(arguments.model, arguments.size) | parse_settings(tuple(arguments.set))
     overrides |= {"image_size": arguments.size, "seed": arguments.seed}
+    overrides |= {"weights": "random"} if arguments.random else {}
     overrides |= {"batch_size": arguments.batch} | ({"epochs": arguments.epochs} if arguments.epochs else {})
     choice = choose_model(arguments.model, overrides)
     device = torch.device("cpu")

@@ -45,10 +45,13 @@ def build_data(tree: Path, batch: int, eval_batch: int, workers: int):
 def run(arguments: argparse.Namespace) -> dict:
     """One fit and one prediction of the whole test set."""
     import_started = time.perf_counter()
-    import lite0
     import timm  # noqa: F401  (imported before the peer, so that the patch below is what it sees)
 
-    lite0.install()
+    if arguments.random:
+        import random_weights as weights
+    else:
+        import lite0 as weights
+    weights.install()
     import peer_models
     import torch
     from anomalib.engine import Engine
@@ -170,6 +173,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     one.add_argument("--epochs", type=int, default=1)
     one.add_argument("--workers", type=int, default=0)
     one.add_argument("--seed", type=int, default=42)
+    one.add_argument("--random", action="store_true", help="a backbone with random weights: for times and memory")
     one.add_argument("--quick-coreset", action="store_true", help="the peer's picks by our search; no times to quote")
     steps = commands.add_parser("steps", help="seconds per training step")
     steps.add_argument("model")
