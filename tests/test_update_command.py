@@ -79,6 +79,16 @@ def test_without_data_the_threshold_stays_and_says_so(model, folder, tmp_path, r
     ]
 
 
+def test_a_model_of_tiles_gets_all_tiles_of_each_image(data, folder, tmp_path, run_cli) -> None:
+    settings = {**SETTINGS, "tile": 32, "coreset_ratio": 1.0}
+    model = adcore.train(f"mvtec:{data}", "part", "patchcore-resnet18", out=tmp_path / "run", **settings).artifact
+    given = ("--add-normal", folder, "--out", tmp_path / "new", "--json")
+    code, printed, err = run_cli("update", model, *given)
+    assert code == 0, err
+    found = json.loads(printed)
+    assert found["logged"]["entries_after"] / found["logged"]["entries_before"] == (6 + 3) / 6  # images
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -45,7 +45,8 @@ def send(url: str, data: bytes, answered: dict[int, float]) -> None:
 def test_every_answered_result_outlasts_kills_under_load(tmp_path) -> None:
     chosen = random.Random(f"station {os.environ.get('ADCORE_KILL_SEED', 0)}")
     model, picture = tmp_path / "model.onnx", io.BytesIO()
-    model.write_bytes(tiny.tiny_model(tiny.RECORD))
+    calibration = {**tiny.RECORD["calibration"], "statistics": {"brightness": [0.7, 0.8, 0.9] * 20}}
+    model.write_bytes(tiny.tiny_model({**tiny.RECORD, "calibration": calibration}))
     Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(picture, "PNG")
     command = [
         sys.executable,
@@ -77,6 +78,9 @@ def test_every_answered_result_outlasts_kills_under_load(tmp_path) -> None:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             stored = dict(database.execute("SELECT id, score FROM results"))
             names = {name for (name,) in database.execute("SELECT image FROM results")}
+            (state,) = database.execute("SELECT state FROM monitors").fetchone()
+            (since,) = database.execute("SELECT COUNT(*) FROM observations").fetchone()
+        assert json.loads(state)["monitor"]["images"] + since == len(stored)  # the drift test has each result once
         assert answered.items() <= stored.items()
         assert names <= {path.name for path in (tmp_path / "data" / "images").iterdir()}
     assert answered

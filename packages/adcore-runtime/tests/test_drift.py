@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from adcore_runtime import drift, load
@@ -147,23 +149,20 @@ def test_an_exported_model_observes_what_it_sees(model, images, camera):
     assert found["red"] == 0.3333
 
 
-def test_an_alarm_is_an_event_of_the_station_and_the_page_shows_the_evidence(model, images, tmp_path):
-    pytest.importorskip("fastapi", reason="pip install 'adcore-runtime[serve]'")
-    from adcore_runtime.station.app import build_app
-    from adcore_runtime.station.scoring import Scorer
-    from adcore_runtime.station.store import Store
-    from fastapi.testclient import TestClient
-
-    known = {"brightness": (np.arange(60) / 600 + 0.2).tolist()}
-    predictor = load(model(calibration={"threshold": {"value": 2.0}, "statistics": known}))
-    store = Store(tmp_path / "data")
-    client = TestClient(build_app(Scorer({"tiny": predictor}, store, 4), 100_000))
-    for _ in range(12):
-        assert client.post("/predict", content=(images / "b.png").read_bytes()).status_code == 200
-    state = client.get("/state").json()
-    (alarm,) = state["alarms"]
-    assert (alarm["event"], alarm["model"], alarm["statistic"]) == ("drift", "tiny", "brightness")
-    assert "tiny: brightness is higher than in the calibration images" in alarm["message"]
-    assert state["drift"] == [{"model": "tiny", "statistic": "brightness", "level": 1}]
-    assert 1 < alarm["image"] <= 12
-    store.close()
+def test_a_monitor_goes_on_from_its_state_to_the_last_bit():
+    """In the middle of a stream, before and after an alarm, through JSON."""
+    generator = np.random.default_rng(5)
+    calibration = {name: generator.normal(0.5, 0.05, 40).tolist() for name in ("brightness", "contrast")}
+    stream = [{"brightness": generator.normal(0.5 + n / 200, 0.05), "contrast": 0.5} for n in range(80)]
+    whole = Monitor(calibration)
+    for n, values in enumerate(stream):
+        if n % 13 == 0:
+            whole_state = json.loads(json.dumps(whole.state()))
+            part = Monitor(calibration)
+            part.restore(whole_state)
+        assert part.update(values) == whole.update(values)
+        assert part.state() == whole.state()
+    assert [alarm.statistic for alarm in part.alarms] == ["brightness"]
+    assert part.key == whole.key
+    others = (Monitor(calibration, 0.02), Monitor({**calibration, "contrast": [0.5]}))
+    assert len({whole.key, *(other.key for other in others)}) == 3

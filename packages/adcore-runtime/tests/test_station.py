@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import os
+import random
 import socket
 import sqlite3
 import subprocess
@@ -25,13 +26,14 @@ pytest.importorskip("fastapi", reason="pip install 'adcore-runtime[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'adcore-runtime[serve]'")
 
 from adcore_runtime import load
+from adcore_runtime.decisions import Result
 from adcore_runtime.errors import AdcoreError, ConfigError
 from adcore_runtime.rows import RowOptions
 from adcore_runtime.station.app import build_app
 from adcore_runtime.station.command import Station, named_models, serve
 from adcore_runtime.station.schema import STEPS
 from adcore_runtime.station.scoring import Scorer
-from adcore_runtime.station.store import Store
+from adcore_runtime.station.store import Counts, Store
 from fastapi.testclient import TestClient
 
 
@@ -186,15 +188,47 @@ def test_boxes_that_were_drawn_become_masks_and_coco(station, images) -> None:
     assert sorted(row["split"] for row in rows) == ["test", "test", "train"]  # one good image is held out for test
 
 
-def test_a_database_of_the_first_version_is_brought_up(tmp_path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_database_of_an_older_version_is_brought_up(tmp_path, version) -> None:
     with sqlite3.connect(tmp_path / "station.db") as database:
-        database.executescript(f"{STEPS[0]} PRAGMA user_version = 1;")
-        values = "(created, name, image, model, score, predicted) VALUES ('2026', 'old', 'x.png', 'm', 0.5, 1)"
-        database.execute(f"INSERT INTO results {values}")
+        database.executescript(f"{''.join(STEPS[:version])} PRAGMA user_version = {version};")
+        for name, predicted in (("old", 1), ("seen", 1), ("normal", 0), ("without", None)):
+            values = "(created, name, image, model, score, predicted) VALUES ('2026', ?, 'x.png', 'm', 0.5, ?)"
+            database.execute(f"INSERT INTO results {values}", (name, predicted))
+        for _ in range(2):
+            database.execute("INSERT INTO reviews (result, label, created) VALUES (2, 'good', '2026')")
     store = Store(tmp_path)
     assert [(row["name"], row["regions"], row["review"]) for row in store.queue(9)] == [("old", [], None)]
+    assert store.counts() == Counts(total=4, anomalous=2, reviewed=1)
     store.review(1, "good")
     assert store.queue(9) == []
+    store.close()
+
+
+def test_counters_and_queue_are_those_of_counting(tmp_path) -> None:
+    """Whatever is added, reviewed, undone and deleted, in any order."""
+    store, choose = Store(tmp_path), random.Random(0)
+    for _ in range(300):
+        rows = store.after(0, 1000)
+        kind = choose.choice(["add", "add", "review", "review", "undo", "forget"] if rows else ["add"])
+        if kind == "add":
+            verdict = choose.choice([None, "review", "bad", "good"])
+            result = Result(0.5, None, None, choose.choice([None, True, False]), None, verdict)
+            store.add("part", store.keep_image(b"x"), "tiny", result)
+            continue
+        row = choose.choice(rows)
+        if kind == "forget":
+            store.forget([row])
+        elif kind == "undo":
+            store.undo(row["id"])
+        else:
+            store.review(row["id"], choose.choice(["good", "bad"]))
+    rows = store.after(0, 1000)
+    seen = [row for row in rows if row["review"]]
+    flagged = [row for row in rows if row["predicted"] == 1 or row["verdict"] in ("review", "bad")]
+    assert store.counts() == Counts(len(rows), sum(row["predicted"] or 0 for row in rows), len(seen))
+    assert store.queue(1000) == [row for row in flagged[::-1] if not row["review"]]
+    assert 0 < len(seen) < len(rows)
     store.close()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adcore_runtime import load
 from browser import ABSENT, BROWSER, DRIVER, errors, start
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -21,6 +22,7 @@ pytest.importorskip("fastapi", reason="pip install 'adcore-runtime[serve]'")
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason=ABSENT)
 
 HOSTILE = ['<script>document.title="ran"</script>', '"><img src=x onerror=document.title="ran">', "new\nline"]
+THRESHOLDS = {"threshold": {"value": 0.5}, "score_range": [0.2, 0.6], "map_range": [0.1, 0.4]}
 SECONDS = 20.0  # that the page may take to show something; it takes well below one
 
 
@@ -32,9 +34,14 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def url(model, tmp_path) -> Iterator[str]:
+def url(model, images, tmp_path) -> Iterator[str]:
+    """A station whose calibration images were like b.png, but darker."""
+    known = {name: [value] * 60 for name, value in load(model()).observe(images / "b.png")[1].items()}
+    model(calibration=THRESHOLDS | {"statistics": known | {"brightness": [0.2 + n / 600 for n in range(60)]}})
     command = [sys.executable, "-m", "adcore_runtime.station.command", "--port", "0", "--data", tmp_path / "data"]
-    with subprocess.Popen([*command, model()], stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+    with subprocess.Popen(
+        [*command, tmp_path / "model.onnx"], stdout=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
         yield process.stdout.readline().split()[0]
         process.kill()
 
@@ -122,3 +129,35 @@ def test_boxes_are_drawn_in_pixels_of_the_image_and_keys_review(page, url, image
     shows(lambda: reviews(url)[1] == (None, []))
     webdriver.ActionChains(page).send_keys("\ue00c").perform()  # escape
     assert not page.execute_script("return document.getElementById('viewer').open")
+
+
+def test_a_drift_alarm_says_what_drifted_and_goes_when_it_is_acknowledged(page, url, images) -> None:
+    levels = """return [...document.querySelectorAll('#drift meter')].filter((one) => one.value >= 1)
+    .map((one) => one.parentNode.textContent)"""
+    shows(lambda: page.execute_script("return document.querySelectorAll('#drift meter').length") == 7)
+    assert (text(page, "alarms"), page.execute_script(levels)) == ("", [])
+    for _ in range(12):
+        send(url, images / "b.png", "part")
+    shows(lambda: "Brightness is higher than in the calibration" in text(page, "alarms"))
+    assert page.execute_script(levels) == ["Brightness"]
+    assert "Sharpness" not in text(page, "alarms")
+    page.execute_script("document.getElementById('language').click()")
+    assert "드리프트 경보" in text(page, "alarms")
+    assert "밝기: 보정 때보다 높음" in text(page, "alarms")
+    for dark in ("dark", "light"):
+        page.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": dark}]}
+        )
+        colour = page.execute_script("return getComputedStyle(document.querySelector('.alarm')).color")
+        assert colour == ("rgb(255, 255, 255)" if dark == "dark" else "rgb(0, 0, 0)")
+    narrow = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    assert page.execute_script("return document.documentElement.scrollWidth") == 390
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    press(page, "alarms", "확인 처리")
+    shows(lambda: text(page, "alarms") == "")
+    assert page.execute_script(levels) == []
+    assert "드리프트 경보를 확인했습니다 (밝기)" in text(page, "notices")
+    send(url, images / "b.png", "part")
+    shows(lambda: "이미지 13장" in text(page, "counts"))
+    assert text(page, "alarms") == ""

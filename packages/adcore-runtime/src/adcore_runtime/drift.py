@@ -8,9 +8,12 @@ Shafer, Algorithmic Learning in a Random World, 2022, part III). The rate is div
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +33,7 @@ STORED = 500  # images whose statistics a model file keeps
 RECENT = 20  # images of the stream that the direction is told from
 SLOPES, POWERS = (0.5, 1.0), (0.5, 0.2)  # bets: 1 + s (1 - 2p), which small shifts win, and k p^(k - 1), for large ones
 STRIP = 1 << 21  # pixels of an image that are measured at a time
+STATE = 1  # version of `Monitor.state`; raise it with any change of the bets or of what is kept
 FIRST = 100  # t + FIRST: the part of the idle money that begins to bet is half of its inverse
 
 
@@ -139,7 +143,7 @@ class Monitor:
 
     def reset(self) -> None:
         """Begin a new stream."""
-        self.images, self.alarms, self._random = 0, [], np.random.default_rng(0)
+        self.images, self.alarms, self._random = 0, [], np.random.Generator(np.random.PCG64(0))
         self._tests = {name: _Test(values) for name, values in self.calibration.items()}
 
     def update(self, values: Mapping[str, float]) -> list[Alarm]:
@@ -157,6 +161,28 @@ class Monitor:
                 raised.append(Alarm(name, self.images, direction, *medians))
         self.alarms += raised
         return raised
+
+    @property
+    def key(self) -> str:
+        """What `state` depends on besides the stream, as a digest: alpha, and the calibration's values in their order."""
+        text = json.dumps([STATE, self.alpha, {name: list(values) for name, values in self.calibration.items()}])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def state(self) -> dict[str, Any]:
+        """How far the stream is, plain, for JSON."""
+        return {
+            "images": self.images,
+            "alarms": [asdict(alarm) for alarm in self.alarms],
+            "random": self._random.bit_generator.state,
+            "tests": {name: test.state() for name, test in self._tests.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on, to the last bit, where a monitor with the same `key` was."""
+        self.images, self.alarms = state["images"], [Alarm(**one) for one in state["alarms"]]
+        self._random.bit_generator.state = state["random"]
+        for name, test in self._tests.items():
+            test.restore(state["tests"][name])
 
     def evidence(self) -> dict[str, float]:
         """The money of each statistic, whose bets began with 1, over the limit: 1 and more is an alarm."""
@@ -193,6 +219,21 @@ class _Test:
         self.idle -= begins
         self.bets = (self.bets + begins / self.bets.size) * np.stack([_payoffs(p), _payoffs(1 - p)])
         self.seen += 1
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "values": self.values.tolist(),
+            "counts": self.counts.tolist(),
+            "idle": self.idle,
+            "seen": self.seen,
+            "bets": self.bets.tolist(),
+            "recent": list(self.recent),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.values, self.counts = np.array(state["values"], np.float64), np.array(state["counts"], np.int64)
+        self.idle, self.seen, self.bets = state["idle"], state["seen"], np.array(state["bets"], np.float64)
+        self.recent = deque(state["recent"], maxlen=RECENT)
 
     def _rank(self, value: float, tie: float) -> float:
         """The p-value of a value among all before it, small where it is high; `tie` in [0, 1) is its place among equals."""

@@ -93,6 +93,8 @@ class Ensemble(AnomalyModel):
     the same weights and normalisation, runs once for an image.
     """
 
+    cannot_add = "update each of its models, and make the ensemble of them again"
+
     def __init__(
         self,
         members: Annotated[

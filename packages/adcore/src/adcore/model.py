@@ -141,6 +141,9 @@ class AnomalyModel(nn.Module):
     card: ModelCard | None = None
     config: ClassVar[dict[str, Any]] = {}
     fitted: bool = False  # set by the trainer and by loading
+    cannot_add: str = (
+        "it keeps no bank of patches to add images to; train it again with the new images"  # see `add_normal`
+    )
     divisible: bool = False  # whether several processes can train it: see `training_step` and `merge`
     group: int = (
         1  # images that `forward` gets at once on a CPU; above 1 each must have, to the last bit, what it has alone
@@ -227,10 +230,10 @@ class AnomalyModel(nn.Module):
     def add_normal(self, fit: Fit) -> None:
         """Learn the normal images of `fit.train_batches()` beside all that a fitted model learned before.
 
-        The same images give the same model. ConfigError, before an image is read, where a model cannot, as the base class.
+        The same images give the same model. The base class refuses with a ConfigError, whose reason is `cannot_add`.
         """
         name = self.card.name if self.card else type(self).__name__
-        raise ConfigError(f"{name} keeps no bank of patches to add images to; train it again with the new images")
+        raise ConfigError(f"{name} cannot learn images after its training: {self.cannot_add}")
 
 
 class BatchModel(AnomalyModel):
@@ -239,6 +242,8 @@ class BatchModel(AnomalyModel):
     Such a result is transductive: it holds for the images that were scored together. The card says `training="none"`; no label
     and no training image is ever seen.
     """
+
+    cannot_add = "it learns from no image, but compares those of a folder with one another"
 
     def score_all(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """One Prediction, score (1,) and anomaly_map (1, H, W) or None, for each of `images`, in their order.

@@ -69,12 +69,14 @@ def add_images(
     plan = Plan(seed=artifact.training.get("seed", Plan().seed), batch_size=BATCH)
     dataset = ImageDataset(samples, DatasetReader(root), artifact.preprocess, skip_bad=skip_bad)
     loader = make_loader(dataset, BATCH, shuffle=False, seed=plan.seed)
+    if loader.tiled:  # all tiles of each image, as in training
+        loader.one_by_one()
     artifact.model.to(device)
     artifact.model.add_normal(
         Fit(
             plan=plan,
             device=device,
-            num_images=len(samples),
+            num_images=loader.tiles or len(samples),
             train_batches=lambda: (batch.to(device) for batch in loader),
             val_batches=None,
             log=lambda key, value: logged.update({key: float(value)}),

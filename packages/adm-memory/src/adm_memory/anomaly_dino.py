@@ -16,7 +16,7 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from adm_memory.bank import BankModel, entries
+from adm_memory.bank import BankModel, entries, take_all
 from adm_memory.neighbours import DenseNeighbours
 from adm_memory.views import joined, layers_at, top_mean, turned_seen
 
@@ -115,7 +115,7 @@ class AnomalyDINO(BankModel):
     @torch.no_grad()
     def add_normal(self, fit: Fit) -> None:
         """The bank and the new tokens, or a coreset of both, `coreset_ratio` of the new ones larger than the bank was."""
-        self.take_all(fit)
+        take_all(self, fit)
         new = self._collected()
         together, picks = self.extended(new, entries(len(new), self.coreset_ratio), fit)
         self.memory_bank = together[picks]

@@ -41,6 +41,19 @@ def picked(patches: Tensor, count: int, fit: Fit) -> Tensor | slice:
     return farthest_first(features, count, start, progress=lambda done, n: fit.progress("coreset", done, n))
 
 
+def take_all(model: AnomalyModel, fit: Fit) -> None:
+    """Let the `training_step` of a one-pass model see all images of `fit`; its `on_fit_end` is not called."""
+    model.on_fit_start(fit)
+    for step, batch in enumerate(fit.train_batches()):
+        list(model.training_step(batch, step))
+
+
+def extended(bank: Tensor, new: Tensor, count: int, fit: Fit) -> tuple[Tensor, Tensor | slice]:
+    """`bank` (M, d) and `new` patches (n, d) together, and which of them are the coreset: M + `count` of them."""
+    together = torch.cat([bank, new])
+    return together, picked(together, len(bank) + count, fit)
+
+
 class BankModel(AnomalyModel):
     """Keeps `coreset_ratio` of the patches that it sees as `memory_bank` (M, D), and searches there."""
 
@@ -74,16 +87,9 @@ class BankModel(AnomalyModel):
         """Indices of the entries of the bank among (N, D) `patches`."""
         return coreset_of(patches, self.coreset_ratio, fit)
 
-    def take_all(self, fit: Fit) -> None:
-        """Let `training_step` see all images of `fit`, whose preparation is `on_fit_start`."""
-        self.on_fit_start(fit)
-        for step, batch in enumerate(fit.train_batches()):
-            list(self.training_step(batch, step))
-
     def extended(self, new: Tensor, count: int, fit: Fit) -> tuple[Tensor, Tensor | slice]:
         """Bank and `new` patches (n, D) together, and which of them are the coreset: as many as the bank had, and `count`."""
-        together = torch.cat([self.memory_bank, new])
-        picks = picked(together, len(self.memory_bank) + count, fit)
+        together, picks = extended(self.memory_bank, new, count, fit)
         fit.log("entries_before", len(self.memory_bank))
         fit.log("entries_after", len(self.memory_bank) + count)
         return together, picks

@@ -48,6 +48,8 @@ def hypersphere_loss(
 class CFA(AnomalyModel):
     """Learns a 1x1 convolution that draws patch features into small spheres around a bank of average ones."""
 
+    cannot_add = "its features were trained around its bank; train it again with the new images"
+
     def __init__(
         self,
         backbone: Annotated[str, Field(description="pretrained convolutional network")] = "wide_resnet50_2",

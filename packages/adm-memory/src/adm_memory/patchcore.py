@@ -20,7 +20,7 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from adm_memory.bank import BankModel, entries, reduced
+from adm_memory.bank import BankModel, entries, reduced, take_all
 from adm_memory.denoise import compacted, least_suspicious, local_outlier_factors
 from adm_memory.neighbours import DenseNeighbours
 from adm_memory.streaming import StreamedPatches, bytes_of_row, covering, memory_limit, size_text
@@ -179,7 +179,7 @@ class PatchCore(BankModel):
     @torch.no_grad()
     def add_normal(self, fit: Fit) -> None:
         """The coreset of bank and new patches, which is `coreset_ratio` of the new ones larger than the bank was."""
-        self.take_all(fit)
+        take_all(self, fit)
         new, seen = self._patches, self._filled
         del self._patches, self._fit
         if isinstance(new, StreamedPatches):

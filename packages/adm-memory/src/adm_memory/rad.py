@@ -15,6 +15,7 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor
 
+from adm_memory.bank import take_all
 from adm_memory.views import layers_at, maps_and_descriptor, top_mean
 
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the depth: blocks 3, 6, 9 and 11 of 12
@@ -128,15 +129,37 @@ class RAD(AnomalyModel):
 
     def on_fit_end(self, fit: Fit) -> None:
         """The banks, of the images that came."""
-        self.descriptors = torch.cat(self._descriptors)
-        images = len(self.descriptors)
-        count = max(1, round(self.coreset_ratio * images))
-        for i, bank in enumerate(self._banks):
-            bank = bank[:, :images]
-            if count < images:
+        banks, descriptors = self._collected()
+        self.keep(banks, descriptors)
+
+    @torch.no_grad()
+    def add_normal(self, fit: Fit) -> None:
+        """The banks and the new tokens, or a coreset of both, as large as that of a fit on all images.
+
+        While the banks hold every token of the images before, the result is that of a fit on all images.
+        """
+        take_all(self, fit)
+        new, descriptors = self._collected()
+        fit.log("entries_before", sum(bank[..., 0].numel() for bank in self.banks))
+        together = [torch.cat(pair, 1) for pair in zip(self.banks, new, strict=True)]
+        self.keep(together, torch.cat([self.descriptors, descriptors]))
+        fit.log("entries_after", sum(bank[..., 0].numel() for bank in self.banks))
+
+    def keep(self, banks: list[Tensor], descriptors: Tensor) -> None:
+        """Take unit tokens (h * w, n, C) of each layer, or a coreset of them, and the descriptors (N, C) of all images."""
+        count = max(1, round(self.coreset_ratio * len(descriptors)))
+        for i, bank in enumerate(banks):
+            if count < bank.shape[1]:
                 bank = torch.take_along_dim(bank, spread_out(bank, count)[:, :, None], 1)
             setattr(self, f"bank_{i}", bank.contiguous())
+        self.descriptors = descriptors
+
+    def _collected(self) -> tuple[list[Tensor], Tensor]:
+        """Tokens of each layer (h * w, n, C) and descriptors (n, C) of the n images that came."""
+        descriptors = torch.cat(self._descriptors)
+        banks = [bank[:, : len(descriptors)] for bank in self._banks]
         del self._banks, self._descriptors
+        return banks, descriptors
 
     def forward(self, images: Tensor) -> Prediction:
         """Cosine distance of each token to the nearest around its place, as a smoothed map; the score is its top mean."""

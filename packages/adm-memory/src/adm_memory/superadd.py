@@ -17,7 +17,7 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from adm_memory.bank import coreset_of
+from adm_memory.bank import coreset_of, entries, extended, take_all
 from adm_memory.neighbours import DenseNeighbours, NearestNeighbours
 from adm_memory.views import layers_at, top_mean
 
@@ -169,6 +169,18 @@ class SuperADD(AnomalyModel):
             patches = torch.cat(self._parts.pop(0))
             bank.fill(patches[coreset_of(patches, self.coreset_ratio, fit)])
         del self._parts
+
+    @torch.no_grad()
+    def add_normal(self, fit: Fit) -> None:
+        """Of each layer the coreset of bank and new patches, `coreset_ratio` of the new ones larger than the bank was."""
+        take_all(self, fit)
+        fit.log("entries_before", sum(len(bank.patches) for bank in self.banks))
+        for bank in self.banks:
+            new = torch.cat(self._parts.pop(0))
+            together, picks = extended(bank.patches, new, entries(len(new), self.coreset_ratio), fit)
+            bank.fill(together[picks])
+        del self._parts
+        fit.log("entries_after", sum(len(bank.patches) for bank in self.banks))
 
     def forward(self, images: Tensor) -> Prediction:
         """The distances as a smoothed map; the score is the mean of its highest values."""

@@ -32,6 +32,7 @@ except ImportError:
 PAGE = Path(__file__).with_name("page.html")
 POLL = 0.3  # seconds between two looks for new events
 CHART = 200  # scores on the page
+NOTICES = 10  # alarms and the like
 MOST_JSON = 100_000  # bytes of a review
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -132,7 +133,7 @@ def build_app(scorer: Scorer, max_bytes: int, token: str | None = None, sinks: S
         thresholds = {name: predictor.threshold for name, predictor in scorer.models.items()}
         shown = {"models": thresholds, "counts": asdict(store.counts()), "scores": store.scores(CHART)}
         shown |= {
-            "alarms": store.last_alarms(5),
+            "alarms": store.last_alarms(NOTICES),
             "sinks": [sink.state() for sink in sinks],
             "drift": scorer.drift.state(),
         }
@@ -174,6 +175,15 @@ def build_app(scorer: Scorer, max_bytes: int, token: str | None = None, sinks: S
         _row(scorer, number)
         store.undo(number)
         return _row(scorer, number)
+
+    @app.post("/drift/{model}/reset")
+    def reset_drift(model: str) -> dict[str, Any]:
+        """Acknowledge the drift alarms of a model, and begin its test anew."""
+        _check_model(scorer, model)
+        if model not in scorer.drift.models:
+            raise HTTPException(409, f"{model} stores no statistics of its calibration images, so it is not watched")
+        acknowledged = scorer.drift.reset(model)
+        return {"model": model, "acknowledged": acknowledged, "drift": scorer.drift.state()}
 
     @app.get("/results.csv")
     def table() -> StreamingResponse:

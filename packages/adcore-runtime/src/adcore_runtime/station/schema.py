@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adcore_runtime.errors import ConfigError
 
+FLAGGED = "(predicted = 1 OR verdict IN ('review', 'bad'))"  # a result that a person should look at
 STEPS = (  # PRAGMA user_version of the database is how many of them it has
     """
 CREATE TABLE results (
@@ -32,6 +33,37 @@ CREATE TABLE events (
 CREATE INDEX events_result ON events(result);
 CREATE TABLE sinks (name TEXT PRIMARY KEY, delivered INTEGER NOT NULL);
 CREATE TABLE watched (path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL);
+""",
+    # Counters and the queue of the page, kept by triggers, since counting takes long where there are many results.
+    f"""
+DROP INDEX results_flagged;
+CREATE TABLE waiting (result INTEGER PRIMARY KEY);
+INSERT INTO waiting SELECT id FROM results WHERE {FLAGGED} AND id NOT IN (SELECT result FROM reviews);
+CREATE TABLE counts (total INTEGER NOT NULL, anomalous INTEGER NOT NULL, reviewed INTEGER NOT NULL);
+INSERT INTO counts SELECT COUNT(*), COALESCE(SUM(predicted), 0), (SELECT COUNT(DISTINCT result) FROM reviews) FROM results;
+CREATE TRIGGER result_added AFTER INSERT ON results BEGIN
+    UPDATE counts SET total = total + 1, anomalous = anomalous + COALESCE(new.predicted, 0);
+    INSERT INTO waiting SELECT id FROM results WHERE id = new.id AND {FLAGGED};
+END;
+CREATE TRIGGER result_deleted AFTER DELETE ON results BEGIN
+    UPDATE counts SET total = total - 1, anomalous = anomalous - COALESCE(old.predicted, 0);
+    DELETE FROM waiting WHERE result = old.id;
+END;
+CREATE TRIGGER first_review_added AFTER INSERT ON reviews
+WHEN (SELECT COUNT(*) FROM reviews WHERE result = new.result) = 1 BEGIN
+    UPDATE counts SET reviewed = reviewed + 1;
+    DELETE FROM waiting WHERE result = new.result;
+END;
+CREATE TRIGGER last_review_deleted AFTER DELETE ON reviews
+WHEN NOT EXISTS (SELECT 1 FROM reviews WHERE result = old.result) BEGIN
+    UPDATE counts SET reviewed = reviewed - 1;
+    INSERT INTO waiting SELECT id FROM results WHERE id = old.result AND {FLAGGED};
+END;
+CREATE TABLE monitors (model TEXT PRIMARY KEY, key TEXT NOT NULL, state TEXT NOT NULL);
+CREATE TABLE observations (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, created TEXT NOT NULL, statistics TEXT NOT NULL
+);
+CREATE INDEX observations_model ON observations(model);
 """,
 )
 

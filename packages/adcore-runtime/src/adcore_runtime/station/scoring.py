@@ -67,7 +67,9 @@ class Scorer:
         path, predictor = self.store.keep_image(data), self.models[model]
         try:
             result, values = self.drift.observe(model, predictor, path)
-            row = self.store.add(name, path, model, result, regions_of(predictor, result), seen)
+            regions = regions_of(predictor, result)
+            with self.drift.observed(model, values) as observed:
+                row = self.store.add(name, path, model, result, regions, seen, observed)
         except DataError as error:
             path.unlink(missing_ok=True)
             reason = str(error).replace(str(path), "the image").replace(RETRY, "send the file again")
@@ -75,7 +77,6 @@ class Scorer:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        self.drift.update(model, values)
         return row | {"map": encoded(result.anomaly_map)} if with_map else row
 
 

@@ -17,11 +17,11 @@ from adcore_runtime.station.schema import open_database
 
 LABELS = (GOOD, BAD)  # what a person says of an image
 RESULT, REVIEW = "result", "review"  # kinds of events that tell of a result, and are not worth a line in the log
+DRIFT, DRIFT_RESET = "drift", "drift-reset"  # an alarm, and that its test has begun anew
 ROWS = """
 SELECT results.*, reviews.label AS review, reviews.marked AS marked FROM results
 LEFT JOIN reviews ON reviews.id = (SELECT MAX(id) FROM reviews WHERE result = results.id)
 """
-FLAGGED = "(predicted = 1 OR verdict IN ('review', 'bad'))"  # as the index has it
 KINDS = {  # first bytes -> suffix, media type
     b"\x89PNG": (".png", "image/png"),
     b"\xff\xd8": (".jpg", "image/jpeg"),
@@ -50,6 +50,28 @@ class Seen(NamedTuple):
     path: str
     size: int  # bytes
     modified: int  # nanoseconds since 1970
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What an image was to the drift test of its model: stored with its result, so that a restart finds the test where it was.
+
+    Its statistics are kept until a whole `state` of the test takes the place of all that came before.
+    """
+
+    model: str
+    created: str
+    statistics: Mapping[str, float]
+    alarms: Sequence[Mapping[str, Any]] = ()  # data of the events
+    state: str | None = None
+
+
+class StoredMonitor(NamedTuple):
+    """A drift test as it is stored: a state, and what was observed since, the oldest first."""
+
+    key: str  # of adcore_runtime.drift.Monitor
+    state: str
+    since: list[Observed]
 
 
 class Store:
@@ -82,8 +104,12 @@ class Store:
         result: Result,
         regions: list[dict[str, Any]] | None = None,
         seen: Seen | None = None,
+        observed: Observed | None = None,
     ) -> dict[str, Any]:
-        """Store a result, on the disk when this returns; its row with the new id. `seen`: the watched file it is of."""
+        """Store a result, on the disk when this returns; its row with the new id. `seen`: the watched file it is of.
+
+        `observed`: what it was to the drift test, whose alarms are told as events.
+        """
         values = {"created": now(), "name": name, "image": image.name, "model": model, "score": result.score}
         values |= {"threshold": result.threshold, "normalized_score": result.normalized_score}
         values |= {"predicted": None if result.is_anomalous is None else int(result.is_anomalous)}
@@ -96,6 +122,10 @@ class Store:
             self._insert_event(RESULT, added, None)
             if seen:
                 self._insert_seen(seen)
+            if observed:
+                self._insert_observed(observed)
+        for alarm in observed.alarms if observed else ():
+            _log(DRIFT, alarm)
         return self.row(added) or {}
 
     def event(self, kind: str, data: Mapping[str, Any]) -> int:
@@ -105,8 +135,25 @@ class Store:
         """
         with self._lock, self._database:
             number = self._insert_event(kind, None, json.dumps(data))
-        log.warning("%s: %s", kind, data.get("message") or json.dumps(data))
+        _log(kind, data)
         return number
+
+    def monitor(self, model: str) -> StoredMonitor | None:
+        """The drift test of a model, where one is stored."""
+        found = self.select("SELECT key, state FROM monitors WHERE model = ?", model)
+        rows = self.select("SELECT created, statistics FROM observations WHERE model = ? ORDER BY id", model)
+        since = [Observed(model, row["created"], json.loads(row["statistics"])) for row in rows]
+        return StoredMonitor(found[0]["key"], found[0]["state"], since) if found else None
+
+    def set_monitor(self, model: str, key: str, state: str, told: Mapping[str, Any] | None = None) -> None:
+        """Store the state of a drift test in place of what was observed before; `told` are the data of an event DRIFT_RESET."""
+        with self._lock, self._database:
+            self._database.execute("INSERT OR REPLACE INTO monitors VALUES (?, ?, ?)", (model, key, state))
+            self._database.execute("DELETE FROM observations WHERE model = ?", (model,))
+            if told:
+                self._insert_event(DRIFT_RESET, None, json.dumps(told))
+        if told:
+            _log(DRIFT_RESET, told)
 
     def events_after(self, number: int, count: int) -> list[dict[str, Any]]:
         """At most `count` events above `number`, the oldest first: `event` is the kind, the rest a result's row or the data."""
@@ -140,7 +187,8 @@ class Store:
 
     def queue(self, count: int) -> list[dict[str, Any]]:
         """Results that nobody has looked at and that are anomalous, or in the review band; the newest first."""
-        return self._rows(f"{ROWS} WHERE {FLAGGED} AND reviews.id IS NULL ORDER BY results.id DESC LIMIT ?", count)
+        wanted = "SELECT result FROM waiting ORDER BY result DESC LIMIT ?"
+        return self._rows(f"{ROWS} WHERE results.id IN ({wanted}) ORDER BY results.id DESC", count)
 
     def scores(self, count: int) -> list[dict[str, Any]]:
         """id, model, score and threshold of the last results, the oldest first."""
@@ -169,11 +217,7 @@ class Store:
 
     def counts(self) -> Counts:
         """How many results there are, how many anomalous ones, and how many were looked at."""
-        query = (
-            "SELECT COUNT(*), COALESCE(SUM(predicted), 0), (SELECT COUNT(DISTINCT result) FROM reviews) FROM results"
-        )
-        with self._lock:
-            return Counts(*self._database.execute(query).fetchone())
+        return Counts(**self.select("SELECT total, anomalous, reviewed FROM counts")[0])
 
     def was_seen(self, file: Seen) -> bool:
         """Whether this file of a watched folder was dealt with, in this state."""
@@ -232,6 +276,17 @@ class Store:
         query = "INSERT INTO events (created, kind, result, data) VALUES (?, ?, ?, ?)"
         return self._database.execute(query, values).lastrowid or 0
 
+    def _insert_observed(self, observed: Observed) -> None:
+        model, database = observed.model, self._database
+        if observed.state is None:
+            values = model, observed.created, json.dumps(observed.statistics)
+            database.execute("INSERT INTO observations (model, created, statistics) VALUES (?, ?, ?)", values)
+        else:
+            database.execute("UPDATE monitors SET state = ? WHERE model = ?", (observed.state, model))
+            database.execute("DELETE FROM observations WHERE model = ?", (model,))
+        for alarm in observed.alarms:
+            self._insert_event(DRIFT, None, json.dumps(alarm))
+
     def _insert_seen(self, file: Seen) -> None:
         self._database.execute("INSERT OR REPLACE INTO watched VALUES (?, ?, ?)", file)
 
@@ -243,6 +298,10 @@ class Store:
         """The rows of a query."""
         with self._lock:
             return [dict(row) for row in self._database.execute(query, values)]
+
+
+def _log(kind: str, data: Mapping[str, Any]) -> None:
+    log.warning("%s: %s", kind, data.get("message") or json.dumps(data))
 
 
 def now() -> str:
