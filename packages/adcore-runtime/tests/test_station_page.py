@@ -136,7 +136,7 @@ def test_a_drift_alarm_says_what_drifted_and_goes_when_it_is_acknowledged(page, 
     .map((one) => one.parentNode.textContent)"""
     shows(lambda: page.execute_script("return document.querySelectorAll('#drift meter').length") == 7)
     assert (text(page, "alarms"), page.execute_script(levels)) == ("", [])
-    for _ in range(12):
+    for _ in range(20):  # seven statistics share the false-alarm rate, so that an alarm takes 18 of these images
         send(url, images / "b.png", "part")
     shows(lambda: "Brightness is higher than in the calibration" in text(page, "alarms"))
     assert page.execute_script(levels) == ["Brightness"]
@@ -152,12 +152,12 @@ def test_a_drift_alarm_says_what_drifted_and_goes_when_it_is_acknowledged(page, 
         assert colour == ("rgb(255, 255, 255)" if dark == "dark" else "rgb(0, 0, 0)")
     narrow = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
-    assert page.execute_script("return document.documentElement.scrollWidth") == 390
+    assert page.execute_script("return document.documentElement.scrollWidth") <= 390  # less by a scroll bar
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     press(page, "alarms", "확인 처리")
     shows(lambda: text(page, "alarms") == "")
     assert page.execute_script(levels) == []
     assert "드리프트 경보를 확인했습니다 (밝기)" in text(page, "notices")
     send(url, images / "b.png", "part")
-    shows(lambda: "이미지 13장" in text(page, "counts"))
+    shows(lambda: "이미지 21장" in text(page, "counts"))
     assert text(page, "alarms") == ""
