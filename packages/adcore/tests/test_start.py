@@ -54,7 +54,9 @@ assert not failures, failures
     [
         pytest.param(f"use(){LIBRARY}real()", id="before adcore", marks=pytest.mark.slow),
         pytest.param(f"{LIBRARY}real()\nuse()\nreal()", id="after adcore", marks=pytest.mark.slow),
-        pytest.param(f"LIBRARY = {LIBRARY!r}{THREADS}real()\nuse()", id="beside adcore, in threads"),
+        pytest.param(
+            f"LIBRARY = {LIBRARY!r}{THREADS}real()\nuse()", id="beside adcore, in threads", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_other_code_meets_the_real_libraries(code: str) -> None:

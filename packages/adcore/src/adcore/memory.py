@@ -6,6 +6,8 @@ import ctypes
 import os
 from pathlib import Path
 
+SHARE_OF_MEMORY = 0.25  # of what is available, that images or maps which can lie on the disk may take
+
 
 def trim() -> None:
     """Return freed memory to the system between two stages of work (`malloc_trim`); without glibc nothing happens."""

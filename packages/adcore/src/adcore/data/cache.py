@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from adcore.errors import ConfigError
-from adcore.memory import available_memory
+from adcore.memory import SHARE_OF_MEMORY, available_memory
 
 log = logging.getLogger(__name__)
 Kind = Literal["auto", "memory", "disk", "off"]
-SHARE_OF_MEMORY = 0.25  # of what is available, that `auto` takes
 FREE_ON_DISK = 2  # times the size must be free on the disk for `auto` to use it
 EMPTY, WITHOUT_MASK, WITH_MASK = 0, 1, 2
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from adcore.data.cache import SHARE_OF_MEMORY
 from adcore.errors import DataError
-from adcore.memory import available_memory
+from adcore.memory import SHARE_OF_MEMORY, available_memory
 
 IN_MEMORY = 1 << 30  # bytes of maps and masks that one scoring keeps in memory, where there is so much
 ALIGNED = 64  # bytes: where a plane begins in the file
