@@ -47,7 +47,7 @@ _DRAWING = {"normal_", "uniform_", "fill_", "zero_", "erfinv_", "mul_", "add_", 
 
 
 class _NoDrawing(TorchFunctionMode):
-    """Weights keep no values where they have no memory; torch would import its compiler and spend most of the time on them."""
+    """Skips drawing weights that have no memory: torch would import its compiler for it, and it would take most of the time."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
