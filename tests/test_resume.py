@@ -28,7 +28,7 @@ safetensors.torch.save_file = write_or_wait
 from adcore.cli import main
 main()
 """
-SETTINGS = ("weights=random", "image_size=64", "checkpoint_seconds=0", "batch_size=2")
+SETTINGS = ("weights=random", "image_size=32", "layers=layer1", "checkpoint_seconds=0", "batch_size=2")
 
 
 def command(out: str, *more: str) -> list[str]:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 OUTPUT = ".output"
 IMPORTED = ["torch", "torchvision", "timm", "torchmetrics", "sklearn.metrics", "jinja2", "tifffile", "adcore.pipeline"]
-IMPORTED += ["adcore.evaluation.plots", "adcore.backbones.transformer", "torch._dynamo"]  # the last one for exports
+IMPORTED += ["adcore.evaluation.plots", "adcore.backbones.transformer"]
+IMPORTED += ["torch._dynamo", "onnx", "onnxscript"]  # for exports
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload([*IMPORTED, "adcore.experiments.conditions", "adcore.inference.predictor"])
