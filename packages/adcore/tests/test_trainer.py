@@ -131,6 +131,67 @@ def test_a_nan_loss_names_step_images_and_the_good_checkpoint(tmp_path) -> None:
     assert all(value.isfinite().all() for value in resumed.model.state_dict().values())
 
 
+def deferred(monkeypatch, **options) -> Trainer:
+    """A fit that reads its losses every third step, as on a GPU every fiftieth."""
+    made = trainer(**options)
+    monkeypatch.setattr(made.losses, "each_step", False)
+    monkeypatch.setattr("adcore.training.step_losses.STEPS", 3)
+    monkeypatch.setattr("adcore.training.step_losses.SECONDS", 1000)
+    torch.manual_seed(1)
+    return made
+
+
+@pytest.mark.parametrize("plan", [Plan(epochs=3), Plan(max_steps=7, accumulate=2, monitor_gradients=True)])
+def test_losses_that_are_read_now_and_then_are_those_of_each_step(plan, tmp_path, monkeypatch) -> None:
+    each, summary = run(plan=plan)
+    seen = StopAt()
+    made = deferred(
+        monkeypatch, plan=plan.model_copy(update={"checkpoint_seconds": 0}), folder=tmp_path, callbacks=[seen]
+    )
+    again = made.run()
+    assert (again.history, again.losses) == (summary.history, summary.losses)
+    assert set(seen.rates) == {step for step in range(1, again.steps + 1) if step % 3 == 0 or step % 4 == 0} | {
+        again.steps
+    }
+    first, second = each.model.state_dict(), made.model.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_fit_that_reads_losses_now_and_then_resumes_to_the_last_bit(tmp_path, monkeypatch) -> None:
+    plan = Plan(epochs=3, checkpoint_seconds=0)
+    whole, summary = run(plan=plan)
+    with pytest.raises(KeyboardInterrupt):
+        deferred(monkeypatch, plan=plan, folder=tmp_path, callbacks=[StopAt(6)]).run()
+    resumed = deferred(monkeypatch, plan=plan, folder=tmp_path)
+    again = resumed.run(resume=True)
+    assert (again.history, again.losses) == (summary.history, summary.losses)
+    first, second = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_nan_loss_that_is_read_later_names_its_own_step_and_images(tmp_path, monkeypatch) -> None:
+    model = Toy()
+    model.nan_at = 3
+    made = deferred(monkeypatch, model=model, plan=Plan(epochs=3, checkpoint_seconds=0), folder=tmp_path)
+    with pytest.raises(TrainingError, match=r"nan at step 3 on tiny_6\.png, tiny_7\.png; .*last\.safetensors"):
+        made.run()
+    resumed = trainer(folder=tmp_path)
+    resumed.run(resume=True)
+    assert all(value.isfinite().all() for value in resumed.model.state_dict().values())
+
+
+def test_waiting_for_images_is_counted_and_said(tmp_path, monkeypatch) -> None:
+    from adcore.training import trainer as module
+
+    clock = iter(range(1000))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
+    log = DetailLog(tmp_path / "log")
+    _, summary = run(plan=Plan(epochs=1), callbacks=[log])
+    log.close()
+    assert summary.data_seconds == 4  # a second for each batch
+    assert "% of the time waiting for images)" in (tmp_path / "log").read_text()
+
+
 def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(tmp_path) -> None:
     made, _ = run(folder=tmp_path)
     before = (tmp_path / "last.safetensors").read_bytes()

@@ -184,7 +184,7 @@ def training(
             measured = evaluation.measure(scorings["val"], artifact.threshold, artifact.pixel_threshold)
             record |= {"val": measured.to_dict(), "val_image_auroc": measured.values.get("image_auroc")}
             record["timings"]["ms_per_image"] = scorings["test"].ms_per_image or scorings["val"].ms_per_image
-        record["timings"]["fit_seconds"] = fitted.seconds
+        record["timings"] |= {"fit_seconds": fitted.seconds, "data_seconds": fitted.data_seconds}
         record["processes"] = count
         record["value_ranges"] = [asdict(one) for one in ranges]
         record["backbones"] = header["backbones"]

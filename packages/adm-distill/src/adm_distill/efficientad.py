@@ -193,9 +193,11 @@ class EfficientAD(AnomalyModel):
 
     def training_step(self, batch: Batch, step: int) -> Iterator[Update]:
         """Algorithm 1: student to teacher, autoencoder to teacher, student to autoencoder, with equal weights."""
-        images = batch.images[[path not in self._held_out for path in batch.paths]]
-        if not len(images):
+        seen, images = [path not in self._held_out for path in batch.paths], batch.images
+        if not any(seen):
             return
+        if not all(seen):
+            images = images[seen]
         plain, altered = normalized(images), normalized(jitter(images))
         with torch.no_grad():
             target, altered_target = self.describe(torch.cat([plain, altered])).chunk(2)  # Y^T

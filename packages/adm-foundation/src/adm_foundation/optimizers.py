@@ -72,6 +72,8 @@ def _update(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> 
     if group["amsgrad"]:
         square = torch.maximum(state["max_exp_avg_sq"], square, out=state["max_exp_avg_sq"])
     scale = square.sqrt().div_(math.sqrt(correction2)).add_(group["eps"])
-    rms = float(torch.linalg.vector_norm(gradient / scale)) / math.sqrt(gradient.numel())
-    rate = group["lr"] / correction1 / max(1.0, rms / group["clip_threshold"])
-    parameter.addcdiv_(mean, scale, value=-rate)
+    rms = torch.linalg.vector_norm(gradient / scale) / math.sqrt(gradient.numel())
+    damping = (rms / group["clip_threshold"]).clamp(
+        min=1
+    )  # stays on the device, which would have to wait for its value
+    parameter.addcdiv_(mean, scale.mul_(damping), value=-group["lr"] / correction1)

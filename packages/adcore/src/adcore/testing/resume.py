@@ -25,6 +25,8 @@ class ResumableBatches(list[Batch]):
 class StopAt(Callback):
     """Keeps the learning rates of each step, and stops the fit after a step with KeyboardInterrupt."""
 
+    each_step = True
+
     def __init__(self, step: int | None = None) -> None:
         self.step = step
         self.rates: dict[int, tuple[float, ...]] = {}  # by step: of every parameter group of every optimizer

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 class Callback:
     """Base of all callbacks; every method does nothing unless it is overridden."""
 
+    each_step = False  # whether `on_step_end` must be called after each step on a GPU too, which makes it wait
+
     def on_fit_start(self, trainer: Trainer) -> None:
         """After the model's own `on_fit_start`, before the first batch."""
 
     def on_step_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
-        """After each batch; `logs` has the losses of its updates."""
+        """After each batch, on a GPU after the last of some; `logs` has the losses of its updates."""
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """After each epoch."""
@@ -69,7 +71,8 @@ class ProgressBar(Callback):
         """Move the bar and show the losses."""
         rate = trainer.fit.step / max(self.progress.tasks[self.tasks["train"]].elapsed or 0, 1e-9)
         values = (self.logged | logs).items()
-        info = " ".join(f"{key} {value:.4g}" for key, value in values) + f" {rate:.2f} steps/s"
+        info = " ".join(f"{key} {value:.4g}" for key, value in values)
+        info += f" {rate:.2f} steps/s, {trainer.data_share:.0%} waiting for images"
         self.progress.update(self.tasks["train"], completed=trainer.fit.step, info=info)
 
     def on_log(self, trainer: Trainer, key: str, value: float) -> None:

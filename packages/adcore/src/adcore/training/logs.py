@@ -45,7 +45,8 @@ class DetailLog(Callback):
     def on_epoch_end(self, trainer: Trainer) -> None:
         """The mean losses of the epoch."""
         means = next((entry for entry in reversed(trainer.history) if "step" not in entry), {})
-        self._write(f"epoch {trainer.fit.epoch} done, step {trainer.fit.step} {_words(means)}")
+        waited = f"{trainer.data_share:.0%} of the time waiting for images"
+        self._write(f"epoch {trainer.fit.epoch} done, step {trainer.fit.step} {_words(means)} ({waited})")
 
     def on_validation_end(self, trainer: Trainer, value: float) -> None:
         """The monitored value."""

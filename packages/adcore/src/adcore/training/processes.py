@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -80,13 +80,6 @@ class Processes:
             with _together():
                 dist.all_reduce(tensor)
         return tensor
-
-    def mean(self, values: Mapping[str, float | Tensor], weight: float) -> dict[str, float]:
-        """Values of this batch as numbers: the means over all processes, each with its `weight`."""
-        if not self.several:
-            return {key: float(value) for key, value in values.items()}
-        numbers = torch.tensor([float(value) for value in values.values()], dtype=torch.double)
-        return dict(zip(values, self.add(numbers * weight).tolist(), strict=True))
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add the gradients of all processes; a parameter that has none anywhere stays without.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from adcore.batching import one_at_a_time
 from adcore.errors import TrainingError
@@ -20,6 +19,7 @@ from adcore.training.checkpoint import load_checkpoint, load_weights, save_check
 from adcore.training.device import check_precision
 from adcore.training.plan import Plan
 from adcore.training.processes import Processes
+from adcore.training.step_losses import StepLosses
 from adcore.training.stepping import Stepper
 from adcore.training.validation import EarlyStopping, Validate, validation_loss
 from adcore.training.whole_batch import whole_batch
@@ -36,6 +36,7 @@ class TrainingSummary:
     losses: dict[str, float | None] = field(default_factory=dict)  # of the last step
     history: list[dict[str, float | None]] = field(default_factory=list)  # mean losses of each epoch, and validations
     logged: list[dict[str, float | None]] = field(default_factory=list)  # by the model's hooks, each with its step
+    data_seconds: float = 0.0  # that steps waited for their images
 
 
 class Trainer:
@@ -89,6 +90,10 @@ class Trainer:
         # float16 on CUDA, bfloat16 on a CPU; models that learn in one pass need the features that prediction sees
         self.autocast = torch.autocast(self.device.type, enabled=self.plan.precision == "mixed")
         self.stepper = Stepper({}, self.plan, self.device)
+        each_step = any(callback.each_step for callback in self.callbacks)
+        self.losses = StepLosses(self.device, processes, each_step, self._advice)
+        self._read_to = 0  # the step up to which they are read
+        self._began, self.data_seconds = time.perf_counter(), 0.0  # the latter: that steps waited for their images
         self._last_save = time.monotonic()
         fixed = fixed_loader or (lambda: train_loader)
         self.fit = Fit(
@@ -106,12 +111,17 @@ class Trainer:
         """The optimizers by name; empty before the model has configured them, and for one-pass models."""
         return self.stepper.optimizations
 
+    @property
+    def data_share(self) -> float:
+        """The part of the fit's time so far that steps waited for their images, 0 to 1."""
+        return self.data_seconds / max(time.perf_counter() - self._began, 1e-9)
+
     def run(self, resume: bool = False) -> TrainingSummary:
         """Fit the model, from the last checkpoint on with `resume`; leave it fitted, in evaluation mode, on the device.
 
         Of several processes the first one alone leaves it so.
         """
-        started = time.perf_counter()
+        self._began = time.perf_counter()
         fit, model = self.fit, self.model
         model.to(self.device).train()
         try:
@@ -120,6 +130,7 @@ class Trainer:
                 self.stepper = Stepper(self._configured(), self.plan, self.device, self.processes)
             if resume and self.last:
                 load_checkpoint(self.last, self, self.identity)
+                self._read_to = fit.step
             self.processes.same_state(model)
             self._call("on_fit_start", self)
             while fit.epoch < self.plan.epochs and fit.step < self.plan.total_steps and not self.stop_reason:
@@ -132,9 +143,10 @@ class Trainer:
                 self._finish()
         finally:
             self._call("on_fit_end", self)
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - self._began
         losses, history, logged = _finite(self.logs), list(map(_finite, self.history)), list(map(_finite, self.logged))
-        return TrainingSummary(fit.epoch, fit.step, seconds, self.stop_reason, losses, history, logged)
+        stopped, waited = self.stop_reason, self.data_seconds
+        return TrainingSummary(fit.epoch, fit.step, seconds, stopped, losses, history, logged, waited)
 
     def _finish(self) -> None:
         """What follows the last batch: the model of the best validation, and what prediction needs."""
@@ -178,17 +190,18 @@ class Trainer:
         model.train()
         batches = iter(self.train_loader)  # reading begins
         model.warm_up()
-        for batch in batches:
-            self.logs = self._step(batch.to(self.device))
+        for batch in self._timed(batches):
+            self._step(batch.to(self.device))
             fit.step, self.steps_in_epoch = fit.step + 1, self.steps_in_epoch + 1
-            for key, value in self.logs.items():
-                self.sums[key] = self.sums.get(key, 0.0) + value
-            self._call("on_step_end", self, self.logs)
+            if self.losses.due(fit.step):
+                self._read_losses()
             if plan.validate_every_steps and fit.step % plan.validate_every_steps == 0:
                 self._validate()
             if fit.step >= plan.total_steps or self.stop_reason:
                 break
-            self._save_last_when_due()
+            if self._read_to == fit.step:  # a checkpoint holds the losses up to here
+                self._save_last_when_due()
+        self._read_losses()
         self.stepper.flush()
         self.stepper.end_epoch()
         fit.epoch += 1
@@ -200,40 +213,57 @@ class Trainer:
         self._call("on_epoch_end", self)
         self._save_last_when_due()
 
-    def _step(self, batch: Batch) -> dict[str, float]:
-        """Train on one batch. No value is asked for before its backward pass is under way: a GPU would wait for it."""
-        logs: dict[str, float | Tensor] = {}
-        processes, share = self.processes, None
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; the seconds that each is waited for are counted."""
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.data_seconds += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
+    def _step(self, batch: Batch) -> None:
+        """Train on one batch. No value is read here on a GPU, which would have to finish first."""
+        processes, share, step = self.processes, None, self.fit.step
         if processes.several:
             if not self.model.one_pass:
                 size = self.plan.batch_size
                 share = processes.share(min(size, self.fit.num_images - self.steps_in_epoch * size))
             batch = replace(batch, share=share, processes=processes)
         weight = processes.weight(share)
-        updates = iter(self.model.training_step(batch, self.fit.step))
+        updates = iter(self.model.training_step(batch, step))
         while True:
             with self.autocast, whole_batch(processes, share):
                 update = next(updates, None)
             if update is None:
-                return {key: float(value) for key, value in logs.items()}
+                return
             self.stepper.backward(update, weight)
             name = "loss" if update.optimizer == "main" else f"{update.optimizer}_loss"
-            means = processes.mean({name: update.loss.detach()} | update.logs, weight)
-            if not math.isfinite(means[name]):
-                images = _names(processes.lists(batch.paths))
-                raise TrainingError(self._nan_message("loss", means[name], f" on {images}"))
-            logs.update(means)
-            logs.update(self.stepper.step_when_due(update.optimizer))
+            self.losses.add_loss(step, name, {name: update.loss} | update.logs, weight, batch.paths)
+            self.losses.add(step, self.stepper.step_when_due(update.optimizer))
+
+    def _read_losses(self) -> None:
+        """Read what the steps since the last time have logged, and tell the callbacks of the last of them."""
+        if self._read_to == self.fit.step:
+            return
+        self._read_to, self.logs = self.fit.step, {}
+        for logs in self.losses.read():
+            self.logs = logs
+            for key, value in logs.items():
+                self.sums[key] = self.sums.get(key, 0.0) + value
+        self._call("on_step_end", self, self.logs)
 
     def _validate(self) -> None:
         if self.stopping is None:
             return
+        self._read_losses()
         model, fit, monitor = self.model, self.fit, self.plan.monitor
         with torch.no_grad():
             model.on_validation_start(fit)
         value = self.processes.same(self._monitored() if self.processes.first else None)
         if not math.isfinite(value):
-            raise TrainingError(self._nan_message(monitor, value))
+            raise TrainingError(f"the {monitor} became {value} at step {fit.step}{self._advice()}")
         self.logs[monitor] = value
         self.history.append({"step": fit.step, monitor: value})
         better, self.stop_reason = self.stopping.update(value)
@@ -289,9 +319,10 @@ class Trainer:
         if self.stopping and state["stopping"]:
             self.stopping.load_state(state["stopping"])
 
-    def _nan_message(self, what: str, value: float, where: str = "") -> str:
+    def _advice(self) -> str:
+        """What may help where a loss or metric is not finite."""
         kept = f"; the last good checkpoint is {self.last}" if self.last and self.last.is_file() else ""
-        return f"the {what} became {value} at step {self.fit.step}{where}; lower learning_rate or set clip_norm{kept}"
+        return f"; lower learning_rate or set clip_norm{kept}"
 
     def _on_device(self, batches: Iterable[Batch]) -> Iterable[Batch]:
         return (batch.to(self.device) for batch in batches)
@@ -306,10 +337,6 @@ class Trainer:
     def _call(self, method: str, *arguments: object) -> None:
         for callback in self.callbacks:
             getattr(callback, method)(*arguments)
-
-
-def _names(paths: list[str]) -> str:
-    return ", ".join(paths[:4]) + (", ..." if len(paths) > 4 else "")
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:

@@ -1,0 +1,60 @@
+"""A GPU works through a queue of steps: it must not be asked for a value in each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from adcore.model import Batch
+from adcore.registry import create_model
+from adcore.request import choose_model
+from adcore.testing import tiny_batches
+from adcore.training.callbacks import Callback
+from adcore.training.trainer import Trainer
+from torch.profiler import ProfilerActivity, profile
+
+READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"}  # of which the processor needs the result
+
+
+class Watched(list[Batch], Callback):
+    """Batches of an epoch, which is profiled from the first of them until its losses are read."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        super().__init__(batches)
+        self.profile = profile(activities=[ProfilerActivity.CPU])
+        self.read_after: list[int] = []  # steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.profile.start()
+        yield from super().__iter__()
+
+    def on_step_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
+        """Losses have been read."""
+        self.profile.stop()
+        assert logs
+        self.read_after.append(trainer.fit.step)
+
+
+SGD = {"optimizer": "sgd"}  # torch's Adam counts its steps in a tensor that the processor holds, and reads that
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "settings"),
+    [
+        ("stfpm-resnet18", 32, SGD),
+        pytest.param("fastflow-resnet18", 32, SGD, marks=pytest.mark.slow),
+        pytest.param("reverse-distillation-efficientnet-lite0", 64, SGD, marks=pytest.mark.slow),
+        ("dinomaly-small-448", 56, {}),
+    ],
+)
+def test_steps_ask_for_no_value_where_losses_are_read_now_and_then(model, size, settings, monkeypatch) -> None:
+    settings = {"image_size": size, "epochs": 1, "batch_size": 2, "weights": "random", **settings}
+    choice = choose_model(model, settings)
+    batches = Watched(tiny_batches(8, (size, size), 2))
+    trainer = Trainer(create_model(model, **choice.config), choice.plan, batches, 8, callbacks=[batches])
+    monkeypatch.setattr(trainer.losses, "each_step", False)  # as on a GPU
+    monkeypatch.setattr("adcore.training.step_losses.SECONDS", 1000)
+    summary = trainer.run()
+    assert batches.read_after == [4]  # at the end of the epoch
+    assert not READS & {event.key for event in batches.profile.key_averages()}
+    assert summary.losses["loss"] > 0
