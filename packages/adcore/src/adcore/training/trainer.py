@@ -199,7 +199,7 @@ class Trainer:
                 self._validate()
             if fit.step >= plan.total_steps or self.stop_reason:
                 break
-            if self._read_to == fit.step:  # a checkpoint holds the losses up to here
+            if self._read_to == fit.step:  # a checkpoint has the sums of all losses
                 self._save_last_when_due()
         self._read_losses()
         self.stepper.flush()
