@@ -100,8 +100,8 @@ def draw_anomalies(count: int, size: tuple[int, int], source: Textures, blend: B
 def blended(images: Tensor, mask: Tensor, textures: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
     """Images and masks of `texture_anomalies`, from what was drawn for them."""
     mask, textures, beta = mask.to(images.device), textures.to(images), beta.to(images)
-    gray = (images == images[:, :1]).flatten(1).all(1)
-    textures[gray] = textures[gray].mean(1, keepdim=True)
+    gray = (images == images[:, :1]).flatten(1).all(1)[:, None, None, None]
+    textures = torch.where(gray, textures.mean(1, keepdim=True), textures)
     return torch.where(mask[:, None], torch.lerp(images, textures, beta), images), mask
 
 
