@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from shutil import rmtree
+from threading import Event, Thread
 
 import adcore
 import pytest
@@ -53,6 +54,29 @@ def test_what_is_kept_comes_back_to_the_last_bit(where, tmp_path) -> None:
     cache.close()
     cache.close()
     assert cache.get(1) is None
+
+
+def test_it_can_be_closed_while_a_thread_reads_ahead() -> None:
+    """As where a training fails: its loader is still busy."""
+    failures, image, mask = [], torch.rand(3, 64, 64), torch.ones(64, 64, dtype=torch.bool)
+
+    def read(cache: ImageCache, begun: Event) -> None:
+        try:
+            while cache.get(0) is not None:
+                cache.put(0, image, mask)
+                begun.set()
+        except Exception as error:
+            failures.append(error)
+
+    for _ in range(20):
+        cache, begun = ImageCache(1, 3, (64, 64)), Event()
+        cache.put(0, image, mask)
+        thread = Thread(target=read, args=(cache, begun))
+        thread.start()
+        assert begun.wait(60)
+        cache.close()
+        thread.join()
+    assert failures == []
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.skipif(not POSIX, reason="not forked"))])

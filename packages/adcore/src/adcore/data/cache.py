@@ -31,38 +31,38 @@ class ImageCache:
     """
 
     def __init__(self, count: int, channels: int, size: tuple[int, int], folder: Path | None = None) -> None:
-        self._room: mmap.mmap | None = _room(nbytes(count, channels, size), folder)
-        pixels, flat = size[0] * size[1], np.frombuffer(self._room, np.uint8)
+        pixels, flat = size[0] * size[1], np.frombuffer(_room(nbytes(count, channels, size), folder), np.uint8)
         ends = np.cumsum([4 * count * channels * pixels, count * pixels, count])
-        images, masks, self._state = np.split(flat, ends[:2])
-        self._images = images.view(np.float32).reshape(count, channels, *size)
-        self._masks = masks.view(np.bool_).reshape(count, *size)
+        images, masks, state = np.split(flat, ends[:2])
+        images = images.view(np.float32).reshape(count, channels, *size)
+        self._kept: tuple[np.ndarray, ...] | None = images, masks.view(np.bool_).reshape(count, *size), state
 
     def get(self, index: int) -> tuple[Tensor, Tensor | None] | None:
         """Image and mask that were kept, bit for bit, as copies; None where there is none yet."""
-        if self._room is None or self._state[index] == EMPTY:
+        kept = self._kept  # another thread may close it meanwhile
+        if kept is None or kept[2][index] == EMPTY:
             return None
-        mask = torch.from_numpy(self._masks[index].copy()) if self._state[index] == WITH_MASK else None
-        return torch.from_numpy(self._images[index].copy()), mask
+        images, masks, state = kept
+        mask = torch.from_numpy(masks[index].copy()) if state[index] == WITH_MASK else None
+        return torch.from_numpy(images[index].copy()), mask
 
     def put(self, index: int, image: Tensor, mask: Tensor | None) -> None:
         """Keep an image and its mask."""
-        if self._room is None:
+        kept = self._kept
+        if kept is None:
             return
-        self._images[index] = image.numpy()
+        images, masks, state = kept
+        images[index] = image.numpy()
         if mask is not None:
-            self._masks[index] = mask.numpy()
-        self._state[index] = WITHOUT_MASK if mask is None else WITH_MASK  # last: another process may be reading
+            masks[index] = mask.numpy()
+        state[index] = WITHOUT_MASK if mask is None else WITH_MASK  # last: another process may be reading
 
     def close(self) -> None:
-        """Give the room back."""
-        if self._room is not None:
-            room, self._room = self._room, None
-            del self._images, self._masks, self._state
-            room.close()
+        """Give the room back, as soon as no thread reads or keeps an image any more."""
+        self._kept = None
 
     def __getstate__(self) -> dict[str, None]:
-        return {"_room": None}
+        return {"_kept": None}
 
 
 def nbytes(count: int, channels: int, size: tuple[int, int]) -> int:
