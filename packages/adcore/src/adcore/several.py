@@ -35,6 +35,7 @@ TIMEOUT = timedelta(days=1)  # of a process that waits for another: the first on
 HERE = "127.0.0.1"
 CONTEXT = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
 SECONDS = 10  # within which a process that has failed says why, or one that is told to end does so
+PAUSE = 0.1  # seconds in which threads finish what they do
 
 
 def torchrun() -> Processes | None:
@@ -151,6 +152,8 @@ def joined(processes: Processes, device: torch.device, store: dist.Store | None 
         yield processes
         processes.same(None)  # none leaves while another may still be reading what it sent
     finally:
+        # gloo's threads free tensors, for which they need Python's lock; destroying the group holds it while it waits for them
+        time.sleep(PAUSE)
         dist.destroy_process_group()
 
 
