@@ -42,6 +42,7 @@ def write(folder: Path, manifest: object) -> None:
         f'{{"format": 1, "files": {{"wheels/a.whl": {json.dumps(GOOD)}, "wheels/a.whl": {json.dumps(GOOD)}}}}}',
         '{"format": 1, "files": {"a\\ud800": 1}}', " " * 2**26 + "{}",
     ],
+    ids=lambda text: text[:40],
 )  # fmt: skip
 def test_a_manifest_of_another_form_is_one_line(bundle, run_cli, manifest) -> None:
     write(bundle, manifest)

@@ -99,7 +99,12 @@ def test_it_is_used_like_any_model(combine, data, tmp_path, run_cli):
     assert code == 0, err
     assert "padim-resnet18, patchcore-resnet18, dfm-efficientnet-lite0" in printed
     assert len(printed) < 3000, "the stored distributions are not printed"
-    code, _, err = run_cli("export", path, "--to", "onnx", "--out", tmp_path / "x")
+
+
+def test_its_members_are_exported_not_it(combine, tmp_path, run_cli):
+    pytest.importorskip("onnxscript", reason="pip install 'adcore[export]'")
+    assert combine()[0] == 0
+    code, _, err = run_cli("export", tmp_path / "e.safetensors", "--to", "onnx", "--out", tmp_path / "x")
     assert (code, "export each of them" in err) == (2, True)
 
 

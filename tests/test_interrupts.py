@@ -81,8 +81,8 @@ def test_an_interrupt_at_many_moments(train, tmp_path) -> None:
         interrupt(arguments, tmp_path / str(i), moments.uniform(0, 1.05) * whole, signal.SIGINT)
 
 
-@pytest.mark.parametrize("place", ["__del__", "the end"])
-def test_an_interrupt_where_python_would_drop_it(place) -> None:
+@pytest.mark.parametrize(("place", "number"), [("__del__", "SIGINT"), ("the end", "SIGINT"), ("the end", "SIGTERM")])
+def test_a_signal_where_python_would_drop_it(place, number) -> None:
     """In a deleted object it comes again; after the command it is too late, and says nothing."""
     code = """
 import sys
@@ -98,14 +98,20 @@ def command():
         Deleted()
         time.sleep(60)
     else:
-        import atexit
-        atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.1)))
+        class Last:
+            def __del__(self):
+                send(process_id, number)
+                wait(0.1)
+
+        send, process_id, number, wait = os.kill, os.getpid(), signal.Signals[sys.argv[2]], time.sleep
+        sys.last = Last()  # which Python deletes after it has given up its own signal handlers
 
 import adcore.cli
 adcore.cli.main = command
 process.main()
 """
-    done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True, check=False, timeout=50)
+    command = [sys.executable, "-c", code, place, number]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
     if place == "__del__":
         assert (done.returncode, len(done.stderr.splitlines())) == (130, 1), done.stderr
     else:

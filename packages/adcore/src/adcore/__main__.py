@@ -41,8 +41,9 @@ def main() -> None:
 
 def _leave() -> None:
     """The command is over: what Python does at its end is not interrupted any more."""
-    if signal.getsignal(signal.SIGINT) is _stop:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is _stop:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
