@@ -15,6 +15,7 @@ from adcore.backbones.shared import remembering, share
 from adcore.backbones.transformer import TransformerFeatures
 from adcore.ensemble import comparable
 from adcore.files import sha256_file
+from adcore.testing.needs import skip_without_onnx
 from adcore.testing.tiny import SIDE, write_tiny_mvtec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,7 +103,7 @@ def test_it_is_used_like_any_model(combine, data, tmp_path, run_cli):
 
 
 def test_its_members_are_exported_not_it(combine, tmp_path, run_cli):
-    pytest.importorskip("onnxscript", reason="pip install 'adcore[export]'")
+    skip_without_onnx()
     assert combine()[0] == 0
     code, _, err = run_cli("export", tmp_path / "e.safetensors", "--to", "onnx", "--out", tmp_path / "x")
     assert (code, "export each of them" in err) == (2, True)
