@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 from adcore.model import Batch
 from adcore.registry import create_model
 from adcore.request import choose_model
@@ -57,4 +58,33 @@ def test_steps_ask_for_no_value_where_losses_are_read_now_and_then(model, size, 
     summary = trainer.run()
     assert batches.read_after == [4]  # at the end of the epoch
     assert not READS & {event.key for event in batches.profile.key_averages()}
+    assert summary.losses["loss"] > 0
+
+
+class Strict(list[Batch]):
+    """Batches of an epoch of fifty steps; in the first one, torch raises an error where anything waits for the GPU."""
+
+    strict = True
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number, batch in enumerate(super().__iter__()):
+            if self.strict and number == 5:  # cuDNN has been tuned, and the optimizer has its state
+                torch.cuda.set_sync_debug_mode("error")
+            yield batch
+        torch.cuda.set_sync_debug_mode("default")
+        self.strict = False
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+@pytest.mark.parametrize("model", ["stfpm-resnet18", "fastflow-resnet18", "reverse-distillation-efficientnet-lite0"])
+def test_steps_on_a_gpu_wait_for_nothing(model, monkeypatch) -> None:
+    choice = choose_model(model, {"image_size": 64, "epochs": 2, "batch_size": 2, "weights": "random"})
+    batches = Strict(tiny_batches(100, (64, 64), 2))
+    monkeypatch.setattr("adcore.training.step_losses.SECONDS", 1000)
+    try:
+        summary = Trainer(create_model(model, **choice.config), choice.plan, batches, 100, "cuda").run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert summary.steps == 100
     assert summary.losses["loss"] > 0

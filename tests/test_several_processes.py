@@ -69,6 +69,7 @@ def test_twenty_steps_in_two_processes(data, tmp_path) -> None:
         ("efficientad-s", {}, {}, "needs all images of a batch in one process"),
         ("musc", {}, {}, "learns nothing"),
         ("stfpm-resnet18", {"batch_size": 1}, {}, "1 images of a batch are too few for 2 processes"),
+        ("stfpm-resnet18", {"compile": True}, {}, "compile=true works in one process only"),
         ("padim-resnet18", {}, {"skip_bad": True}, "skip_bad"),
         ("padim-resnet18", {}, {"shots": 1}, "1 training images are too few"),
     ],

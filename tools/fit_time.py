@@ -43,13 +43,13 @@ def row_of(count: int, ratio: float, max_memory: str) -> str:
     return f"| {count} | {ratio:.1%} | {max_memory} | "
 
 
-def measure(count: int, ratio: float, max_memory: str) -> str:
+def measure(count: int, ratio: float, max_memory: str, device: str) -> str:
     """The measured cells of a row."""
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder) / "data", count)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         settings = [f"coreset_ratio={ratio}", f"max_memory={max_memory}", "image_size=256"]
-        command = [sys.executable, "-m", "adcore", "train", "patchcore-efficientnet-lite0", "--device", "cpu"]
+        command = [sys.executable, "-m", "adcore", "train", "patchcore-efficientnet-lite0", "--device", device]
         command += ["--data", f"mvtec:{folder}/data", "--category", "part", "--out", f"{folder}/run"]
         command += [word for setting in settings for word in ("--set", setting)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[200, 800, 3200])
     parser.add_argument("--ratio", type=float, default=0.01)
     parser.add_argument("--max-memory", default="auto")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("fit_time.md"))
     options = parser.parse_args()
     if not options.out.exists():
@@ -74,7 +75,7 @@ def main() -> None:
         lines = options.out.read_text(encoding="utf-8").splitlines()
         line = next((line for line in lines if line.startswith(begin)), None)
         if line is None:
-            line = begin + measure(count, options.ratio, options.max_memory)
+            line = begin + measure(count, options.ratio, options.max_memory, options.device)
             with open(options.out, "a", encoding="utf-8") as file:
                 print(line, file=file)
         print(line, flush=True)

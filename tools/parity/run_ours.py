@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> dict:
     overrides |= {"weights": "random"} if arguments.random else {}
     overrides |= {"batch_size": arguments.batch} | ({"epochs": arguments.epochs} if arguments.epochs else {})
     choice = choose_model(arguments.model, overrides)
-    device = torch.device("cpu")
+    device = torch.device(arguments.device)
     seed_everything(arguments.seed)
     started = time.perf_counter()
     model = create_model(choice.card.name, **choice.config)
@@ -103,6 +103,7 @@ def time_steps(arguments: argparse.Namespace) -> dict:
     """Median seconds of a training step in our trainer, on random weights and random pictures."""
     import torch
     from adcore.cards import load_target
+    from adcore.cli.common import parse_settings
     from adcore.config import config_fields
     from adcore.registry import create_model, model_card
     from adcore.request import choose_model
@@ -112,6 +113,8 @@ def time_steps(arguments: argparse.Namespace) -> dict:
     from adcore.training.trainer import Trainer
 
     class Clock(Callback):
+        each_step = True  # a GPU finishes its work before a second counts
+
         def __init__(self) -> None:
             self.ticks: list[float] = []
 
@@ -123,7 +126,7 @@ def time_steps(arguments: argparse.Namespace) -> dict:
 
     fields = config_fields(load_target(model_card(arguments.model).target))
     overrides = {key: "random" for key in ("weights", "teacher") if key in fields}
-    overrides |= implied(arguments.model, arguments.size, timing=True)
+    overrides |= implied(arguments.model, arguments.size, timing=True) | parse_settings(tuple(arguments.set))
     overrides |= {"image_size": arguments.size, "batch_size": arguments.batch, "epochs": 1}
     choice = choose_model(arguments.model, overrides)
     seed_everything(arguments.seed)
@@ -132,17 +135,17 @@ def time_steps(arguments: argparse.Namespace) -> dict:
     batches = tiny_batches(arguments.batch * steps, choice.preprocess.output_size, arguments.batch)
     clock = Clock()
     validation = tiny_batches(2, choice.preprocess.output_size, 1, seed=1)
-    trainer = Trainer(
-        model, choice.plan, batches, arguments.batch * steps, val_loader=lambda: validation, callbacks=[clock]
-    )
-    trainer.run()
+    options = {"device": arguments.device, "val_loader": lambda: validation, "callbacks": [clock]}
+    Trainer(model, choice.plan, batches, arguments.batch * steps, **options).run()
     times = np.diff(clock.ticks)[arguments.warm_up :]
     report = {
         "model": arguments.model,
         "batch": arguments.batch,
         "size": arguments.size,
-        "median_step_seconds": float(np.median(times)),
-        "step_seconds": [round(float(t), 4) for t in times],
+        "device": arguments.device,
+        "settings": arguments.set,
+        "step_seconds": float(np.median(times)),
+        "all_steps": [round(float(t), 5) for t in times],
         "peak_mb": peak_mb(),
         "threads": torch.get_num_threads(),
     }

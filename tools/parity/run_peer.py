@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> dict:
         )
         data.setup()
         engine = Engine(
-            default_root_dir=Path(scratch) / "results", accelerator="cpu", devices=1, logger=False,
+            default_root_dir=Path(scratch) / "results", accelerator=arguments.device, devices=1, logger=False,
             max_epochs=arguments.epochs,
         )  # fmt: skip
         started = time.perf_counter()
@@ -145,8 +145,9 @@ def time_steps(arguments: argparse.Namespace) -> dict:
     report = {"model": arguments.model, "batch": arguments.batch, "size": arguments.size}
     with tempfile.TemporaryDirectory() as scratch:
         report |= peer_steps.measure(
-            arguments.model, arguments.size, arguments.batch, arguments.steps, arguments.warm_up, Path(scratch)
-        )
+            arguments.model, arguments.size, arguments.batch, arguments.steps, arguments.warm_up, Path(scratch),
+            arguments.device,
+        )  # fmt: skip
     report |= {"peak_mb": peak_mb(), "threads": torch.get_num_threads(), "versions": peer_models.versions()}
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -183,6 +184,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     steps.add_argument("--warm-up", type=int, default=2)
     steps.add_argument("--seed", type=int, default=42)
     steps.add_argument("--out", type=Path)
+    steps.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, of ours alone")
+    for command in (one, steps):
+        command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     return parser.parse_args(argv)
 
 

@@ -80,6 +80,8 @@ def check_several(run: Prepared, count: int) -> None:
         raise ConfigError(f"{choice.card.name} {why}; {remedy}")
     if run.data.skip_bad:
         raise ConfigError(f"skip_bad leaves images out that other processes count on; remove bad files, or {remedy}")
+    if choice.plan.compile:
+        raise ConfigError(f"compile=true works in one process only; use compile=false, or {remedy}")
     if choice.preprocess.tile and choice.card.training == "one-pass":
         raise ConfigError(f"{choice.card.name} learns all tiles of an image in one process; {remedy}")
     size, what = (

@@ -147,15 +147,15 @@ def _tell_of_tensorboard(chosen: list[tuple[int, Condition]]) -> None:
 
 
 def check_devices(chosen: list[tuple[int, Condition]], devices: list[str]) -> None:
-    """Refuse a precision that a device of this machine does not have."""
+    """Refuse a precision that a device of this machine does not have, and a compiler that is missing."""
     import torch
 
     from adcore.experiments.slots import CPU
-    from adcore.training.device import check_precision
+    from adcore.training.networks import check_plan
 
     for _, condition in chosen:
         for device in set(devices):
-            check_precision(condition.choice.plan.precision, torch.device(CPU if device == CPU else "cuda"))
+            check_plan(condition.choice.plan, torch.device(CPU if device == CPU else "cuda"))
 
 
 def reader_is_gone() -> bool:

@@ -103,6 +103,14 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise ConfigError("precision=mixed needs CUDA or a CPU with bfloat16 instructions; use precision=float32")
 
 
+def half_precision(device: torch.device) -> torch.dtype:
+    """The type that mixed precision computes in: bfloat16 on a CPU and on GPUs that have it, float16 on others."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16
+
+
 def at_least_single(x: Tensor) -> Tensor:
     """Half precision, as mixed precision gives it, becomes single; anything finer stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

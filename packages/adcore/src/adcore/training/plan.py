@@ -21,8 +21,10 @@ MAX_STEPS = 10**9  # far beyond any fit; larger numbers are mistakes
 MAX_BATCH = 2**16
 MAX_SEED = 2**32 - 1  # as in adcore.settings: what torch, NumPy and scikit-learn all take
 WATCHING = ("monitor", "patience", "min_delta", "target", "validate_every", "validate_every_steps")
-OPTIMIZING = ("learning_rate", "weight_decay", "optimizer", "scheduler", "clip_norm", "accumulate", "precision")
-UNUSED_IN_ONE_PASS = ("epochs", *OPTIMIZING, *WATCHING)  # by models that see each image once and have no optimizer
+OPTIMIZING = ("learning_rate", "weight_decay", "optimizer", "scheduler", "clip_norm", "accumulate")
+NETWORKS = ("precision", "channels_last", "compile")
+# by models that see each image once and have no optimizer
+UNUSED_IN_ONE_PASS = ("epochs", *OPTIMIZING, *NETWORKS, *WATCHING)
 
 
 class Plan(CheckedModel):
@@ -48,6 +50,10 @@ class Plan(CheckedModel):
     precision: Literal["float32", "mixed"] = Field(
         "float32", description="mixed: autocast, on CUDA or a CPU with bfloat16"
     )
+    channels_last: bool = Field(
+        False, description="images and weights of convolutions with their channels last in memory"
+    )
+    compile: bool = Field(False, description="train with networks that torch.compile has compiled")
     monitor: Literal["val_loss", "val_image_auroc"] | None = Field(None, description="what validation looks at")
     validate_every: int = Field(1, ge=1, description="epochs between two validations")
     validate_every_steps: int | None = Field(None, ge=1, description="steps between two validations, instead of epochs")

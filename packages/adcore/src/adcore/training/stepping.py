@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adcore.errors import TrainingError
 from adcore.model import Optimization, Update
+from adcore.training.device import half_precision
 from adcore.training.plan import Plan
 from adcore.training.processes import Processes
 
@@ -26,7 +27,8 @@ class Stepper:
         processes: Processes = Processes(),  # noqa: B008 (frozen)
     ) -> None:
         self.optimizations, self.plan, self.processes = optimizations, plan, processes
-        self.scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "mixed" and device.type == "cuda")
+        scaled = plan.precision == "mixed" and half_precision(device) == torch.float16  # which has few small numbers
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         self.pending = dict.fromkeys(optimizations, 0)  # backward passes since the last optimizer step
         self.scheduled = dict.fromkeys(optimizations, 0)  # scheduler steps done
 
@@ -67,7 +69,8 @@ class Stepper:
 
         The optimizers' own states, with the learning rates, must be loaded afterwards.
         """
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # {} of a fit whose losses were not scaled
+            self.scaler.load_state_dict(state["scaler"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of scheduler steps without optimizer steps
             for name, count in state["scheduled"].items():

@@ -16,7 +16,8 @@ from adcore.errors import TrainingError
 from adcore.model import AnomalyModel, Batch, Fit, Optimization
 from adcore.training.callbacks import Callback
 from adcore.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
-from adcore.training.device import check_precision
+from adcore.training.device import half_precision
+from adcore.training.networks import check_plan, fast_networks, with_layout
 from adcore.training.plan import Plan
 from adcore.training.processes import Processes
 from adcore.training.step_losses import StepLosses
@@ -86,9 +87,9 @@ class Trainer:
         self.steps_in_epoch = 0
         watched, stops = self.plan.monitor, (self.plan.patience, self.plan.min_delta, self.plan.target)
         self.stopping = EarlyStopping(watched, *stops) if watched else None
-        check_precision(self.plan.precision, self.device)
-        # float16 on CUDA, bfloat16 on a CPU; models that learn in one pass need the features that prediction sees
-        self.autocast = torch.autocast(self.device.type, enabled=self.plan.precision == "mixed")
+        check_plan(self.plan, self.device)
+        mixed = self.plan.precision == "mixed"  # never in one pass: it needs the features that prediction sees
+        self.autocast = torch.autocast(self.device.type, half_precision(self.device) if mixed else None, enabled=mixed)
         self.stepper = Stepper({}, self.plan, self.device)
         each_step = any(callback.each_step for callback in self.callbacks)
         self.losses = StepLosses(self.device, processes, each_step, self._advice)
@@ -133,8 +134,9 @@ class Trainer:
                 self._read_to = fit.step
             self.processes.same_state(model)
             self._call("on_fit_start", self)
-            while fit.epoch < self.plan.epochs and fit.step < self.plan.total_steps and not self.stop_reason:
-                self._epoch()
+            with fast_networks(model, fit):
+                while fit.epoch < self.plan.epochs and fit.step < self.plan.total_steps and not self.stop_reason:
+                    self._epoch()
             self._save_last()
             if self.processes.several and model.one_pass:
                 with torch.no_grad():
@@ -191,7 +193,7 @@ class Trainer:
         batches = iter(self.train_loader)  # reading begins
         model.warm_up()
         for batch in self._timed(batches):
-            self._step(batch.to(self.device))
+            self._step(with_layout(batch.to(self.device), self.plan))
             fit.step, self.steps_in_epoch = fit.step + 1, self.steps_in_epoch + 1
             if self.losses.due(fit.step):
                 self._read_losses()
