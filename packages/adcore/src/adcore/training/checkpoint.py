@@ -41,7 +41,7 @@ def load_weights(path: Path, model: nn.Module, device: torch.device) -> None:
 def save_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> None:
     """Write the trainer's whole state to `path` atomically; `identity` says what run this is."""
     tensors: dict[str, Tensor] = {f"model/{key}": value for key, value in trainer.model.state_dict().items()}
-    record: dict[str, Any] = {"format": _FORMAT, "identity": identity, "progress": trainer.progress_state()}
+    record: dict[str, Any] = {"format": _FORMAT, "identity": identity, "progress": _progress(trainer)}
     record |= {"stepper": trainer.stepper.state(), "optimizers": {}}
     for name, optimization in trainer.optimizations.items():
         state = optimization.optimizer.state_dict()
@@ -73,8 +73,32 @@ def load_checkpoint(path: Path, trainer: Trainer, identity: dict[str, Any]) -> N
         for name, optimization in trainer.optimizations.items():
             stored = record["optimizers"][name]
             _load_optimizer(optimization.optimizer, stored, _below(tensors, f"optimizer/{name}/"))
-        trainer.load_progress_state(record["progress"])
+        _set_progress(trainer, record["progress"])
         _set_random_state(tensors, record["random"], trainer.device)
+
+
+def _progress(trainer: Trainer) -> dict[str, Any]:
+    """Where the fit stands."""
+    return {
+        "epoch": trainer.fit.epoch,
+        "step": trainer.fit.step,
+        "steps_in_epoch": trainer.steps_in_epoch,
+        "sums": trainer.sums,
+        "history": trainer.history,
+        "logged": trainer.logged,
+        "logs": trainer.logs,
+        "stop_reason": trainer.stop_reason,
+        "stopping": trainer.stopping.state() if trainer.stopping else None,
+    }
+
+
+def _set_progress(trainer: Trainer, state: dict[str, Any]) -> None:
+    trainer.fit.epoch, trainer.fit.step = state["epoch"], state["step"]
+    trainer.steps_in_epoch, trainer.sums = state["steps_in_epoch"], state["sums"]
+    trainer.history, trainer.logged, trainer.logs = state["history"], state["logged"], state["logs"]
+    trainer.stop_reason = state["stop_reason"]
+    if trainer.stopping and state["stopping"]:
+        trainer.stopping.load_state(state["stopping"])
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any], tensors: dict[str, Tensor]) -> None:

@@ -299,28 +299,6 @@ class Trainer:
             save_checkpoint(self.last, self, self.identity)
             self._last_save = time.monotonic()
 
-    def progress_state(self) -> dict[str, Any]:
-        """Where the fit stands, as plain data for a checkpoint."""
-        return {
-            "epoch": self.fit.epoch,
-            "step": self.fit.step,
-            "steps_in_epoch": self.steps_in_epoch,
-            "sums": self.sums,
-            "history": self.history,
-            "logged": self.logged,
-            "logs": self.logs,
-            "stop_reason": self.stop_reason,
-            "stopping": self.stopping.state() if self.stopping else None,
-        }
-
-    def load_progress_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `progress_state`."""
-        self.fit.epoch, self.fit.step, self.steps_in_epoch = state["epoch"], state["step"], state["steps_in_epoch"]
-        self.sums, self.history, self.logs = state["sums"], state["history"], state["logs"]
-        self.logged, self.stop_reason = state["logged"], state["stop_reason"]
-        if self.stopping and state["stopping"]:
-            self.stopping.load_state(state["stopping"])
-
     def _advice(self) -> str:
         """What may help where a loss or metric is not finite."""
         kept = f"; the last good checkpoint is {self.last}" if self.last and self.last.is_file() else ""
