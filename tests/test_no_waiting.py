@@ -46,6 +46,7 @@ SGD = {"optimizer": "sgd"}  # torch's Adam counts its steps in a tensor that the
         pytest.param("fastflow-resnet18", 32, SGD, marks=pytest.mark.slow),
         pytest.param("reverse-distillation-efficientnet-lite0", 64, SGD, marks=pytest.mark.slow),
         ("dinomaly-small-448", 56, {}),
+        ("supersimplenet-efficientnet-lite0", 64, SGD),
     ],
 )
 def test_steps_ask_for_no_value_where_losses_are_read_now_and_then(model, size, settings, monkeypatch) -> None:

@@ -124,8 +124,12 @@ def test_classification_reaches_the_segmentation_only_where_wanted(stop):
 def test_truncated_l1_by_hand():
     logits, targets = torch.tensor([-2.0, 0.25, 0.1, 3.0]), torch.tensor([0.0, 0.0, 1.0, 1.0])
     batch = tiny_batches(2, (64, 64), 2)[0]
-    assert truncated_l1(logits, targets, batch).item() == pytest.approx((0 + 0.75) / 2 + (0.4 + 0) / 2)
-    assert truncated_l1(logits, torch.zeros(4), batch).item() == pytest.approx((0 + 0.75 + 0.6 + 3.5) / 4)
+    known = torch.ones(4, dtype=torch.bool)
+    assert truncated_l1(logits, targets, known, batch).item() == pytest.approx((0 + 0.75) / 2 + (0.4 + 0) / 2)
+    assert truncated_l1(logits, torch.zeros(4), known, batch).item() == pytest.approx((0 + 0.75 + 0.6 + 3.5) / 4)
+    known[0] = False
+    assert truncated_l1(logits, targets, known, batch).item() == pytest.approx(0.75 + (0.4 + 0) / 2)
+    assert truncated_l1(logits, targets, ~known, batch).item() == 0
 
 
 def test_focal_loss_by_hand():

@@ -59,15 +59,15 @@ class Batch:
         """The sum of `number` over all parts of the batch, without a gradient."""
         return number if self.share is None else self.processes.add(number.detach().clone())
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean of `values` over all parts of the batch, of which each may have another number; 0 where there are none.
+    def mean(self, values: Tensor, where: Tensor | None = None) -> Tensor:
+        """The mean of `values` over all parts of the batch, of those `where` (bool, broadcast) is True; 0 if there are none.
 
-        For a loss. A plain mean over images, or over pixels of all images, does not need it.
+        For a loss; no value is read. A plain mean over images, or over pixels of all images, does not need it.
         """
-        if self.share is None:
-            return values.mean() if values.numel() else values.sum()
-        count = self.total(values.new_tensor(values.numel(), dtype=torch.double))
-        return values.sum() / count.clamp(min=1).to(values.dtype) / self.share.weight
+        where = (torch.ones_like(values, dtype=torch.bool) if where is None else where).expand_as(values)
+        total, count = torch.where(where, values, 0).sum(), where.sum(dtype=torch.double)
+        mean = total / self.total(count).clamp(min=1).to(values.dtype)
+        return mean if self.share is None else mean / self.share.weight
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(

@@ -69,14 +69,14 @@ class ClassificationHead(nn.Module):
         return self.fc(torch.cat(pooled, dim=1))[:, 0]
 
 
-def truncated_l1(logits: Tensor, targets: Tensor, batch: Batch, margin: float = 0.5) -> Tensor:
+def truncated_l1(logits: Tensor, targets: Tensor, known: Tensor, batch: Batch, margin: float = 0.5) -> Tensor:
     """Mean excess of normal logits over -margin, plus mean lack of anomalous ones below +margin; a class may be absent.
 
-    Logits and targets are those of the images of `batch`.
+    Logits and targets are those of the images of `batch`; only where they are `known` (bool) they count.
     """
     anomalous = targets > 0
-    sides = ((logits[~anomalous] + margin), (margin - logits[anomalous]))
-    return sum(batch.mean(side.clamp(min=0)) for side in sides)
+    normal = batch.mean((logits + margin).clamp(min=0), known & ~anomalous)
+    return normal + batch.mean((margin - logits).clamp(min=0), known & anomalous)
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -147,10 +147,8 @@ class SuperSimpleNet(AnomalyModel):
         scores = self.classification((adapted if self.adapt_classification else features) + noise, shown)
 
         loss = focal_loss(scores, labels).mean()
-        if batch.total(known.sum()):
-            maps, masks = maps[known], masks[known]
-            loss = loss + batch.mean(focal_loss(maps, masks)) + truncated_l1(maps, masks, batch)
-        yield Update(loss)
+        known = known[:, None, None, None]
+        yield Update(loss + batch.mean(focal_loss(maps, masks), known) + truncated_l1(maps, masks, known, batch))
 
     def targets(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Masks (B, 1, h, w), labels (B,), and whether the mask is known: an anomaly may come without one."""
