@@ -130,6 +130,12 @@ def test_a_machine_without_a_compiler_refuses_to_compile(monkeypatch) -> None:
         fit(compile=True)
 
 
+def test_half_precision_is_not_compiled_on_a_cpu(monkeypatch) -> None:
+    monkeypatch.setattr("adcore.training.device.has_mixed_precision", lambda device: True)
+    with pytest.raises(ConfigError, match="use compile=false, or precision=float32"):
+        fit(compile=True, precision="mixed")
+
+
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_cudnn_tunes_itself_in_a_fit_on_a_gpu_unless_results_must_repeat(monkeypatch, deterministic) -> None:
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)

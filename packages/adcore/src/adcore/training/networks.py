@@ -45,12 +45,16 @@ def with_layout(batch: Batch, plan: Plan) -> Batch:
 
 
 def check_plan(plan: Plan, device: torch.device) -> None:
-    """ConfigError for a plan that `device` cannot carry out: a precision that it lacks, or nothing to compile with."""
+    """ConfigError for a plan that `device` cannot carry out: a precision that it lacks, or what cannot be compiled."""
     check_precision(plan.precision, device)
     if not plan.compile:
         return
     if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         raise ConfigError("compile=true needs a C++ compiler (g++, or another in CXX) on a CPU; use compile=false")
+    if device.type == "cpu" and plan.precision == "mixed":  # seen with torch 2.14.1 and a ResNet of timm
+        raise ConfigError(
+            "on a CPU torch.compile gives NaN gradients in half precision; use compile=false, or precision=float32"
+        )
     if device.type == "cuda" and find_spec("triton") is None:
         raise ConfigError("compile=true needs the package triton on a GPU; install it, or use compile=false")
 
