@@ -12,8 +12,7 @@ from torch import Tensor
 from adm_memory.coreset import farthest_first
 
 BLOCK = 1 << 14  # patches that are reduced together; the time for a block grows with its square
-SURPLUS = 8  # times the final share that a block keeps, where memory allows
-LEAST = 2  # times the final share below which the bank would be a poor one
+KEPT = 2  # times the final share that a block keeps: more costs time, and covers no better where it was measured
 SELECTION = 32  # bytes that the selection needs for a patch beside its features
 
 
@@ -28,19 +27,16 @@ class StreamedPatches:
     def __init__(self, total: int, count: int, limit: int, sample: Tensor, reduce: Callable[[Tensor], Tensor]) -> None:
         entry, row = bytes_of_row(sample, reduce(sample[:1]))
         rows = (limit - count * entry) // row  # the coreset is copied out of the buffer
-        self.block = max(1, min(BLOCK, max(rows // 8, rows - SURPLUS * count)))
-        self.share = min((rows - self.block) / total, SURPLUS * count / total, 1.0)
-        if self.share < LEAST * count / total:
-            needed = size_text(count * entry + 1.2 * LEAST * count * row)
+        self.block = max(1, min(BLOCK, max(rows // 8, rows - KEPT * count)))
+        self.share = min(KEPT * count / total, 1.0)
+        if rows - self.block < KEPT * count:
+            needed = size_text(count * entry + 1.2 * KEPT * count * row)
             raise ConfigError(
                 f"a bank of {count} patches needs max_memory={needed} and not {size_text(limit)}; "
                 "set that, or a smaller coreset_ratio"
             )
-        self.reduce, self.seen, self.radius = (
-            reduce,
-            0,
-            0.0,
-        )  # radius: of the blocks, how far a patch is from what is left
+        self.reduce, self.seen = reduce, 0
+        self.radius = 0.0  # of the blocks: how far a patch is from what is left
         self._kept = self._new = 0  # rows that are left of earlier blocks, and behind them those of this one
         blocks = total // self.block
         self._rows = sample.new_empty(min(total, blocks * self._of(self.block) + self.block), sample.shape[1])
