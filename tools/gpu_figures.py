@@ -1,4 +1,4 @@
-"""All figures that need a GPU, by one command; every part is left out whose result is in --out already.
+"""Everything that needs a GPU, measured by one command; parts whose results are in --out already are skipped.
 
     python tools/gpu_figures.py --data ROOT --out DIR --peer .venv-parity/bin/python
 
@@ -22,6 +22,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from adcore.errors import ConfigError
 
 TOOLS = Path(__file__).parent
 BATCH = 16
@@ -56,18 +58,8 @@ def asked(python: str, *words: object) -> dict:
 
 def timed_steps(python: str, script: str, name: str, options: argparse.Namespace, settings: list[str]) -> dict:
     batch = 1 if name in ONE_IMAGE else BATCH
-    words = [
-        TOOLS / "parity" / script,
-        "steps",
-        name,
-        "--size",
-        STEPS[name],
-        "--batch",
-        batch,
-        "--device",
-        options.device,
-    ]
-    words += ["--steps", options.steps, "--warm-up", 5]
+    words = [TOOLS / "parity" / script, "steps", name, "--device", options.device, "--size", STEPS[name]]
+    words += ["--batch", batch, "--steps", options.steps, "--warm-up", 5]
     return asked(python, *words, *(word for setting in settings for word in ("--set", setting)))
 
 
@@ -172,11 +164,12 @@ def hardware(options: argparse.Namespace) -> dict:
 PARTS = {part.__name__: part for part in (conformance, steps, settings, predict, patchcore, hardware)}
 
 
-def device_facts(device: str) -> dict:
+def device_facts(name: str) -> dict:
+    """What the results say of the device; ConfigError where there is none of that name."""
     import torch
-    from adcore.training.device import device_record
+    from adcore.training.device import device_record, pick_device
 
-    return {**device_record(torch.device(device)), "torch": torch.__version__}
+    return {**device_record(pick_device(name)), "torch": torch.__version__}
 
 
 def main() -> None:
@@ -191,8 +184,11 @@ def main() -> None:
     options = parser.parse_args()
     if "predict" in options.only and options.data is None:
         parser.error("predict needs --data; or name other parts with --only")
+    try:
+        facts = device_facts(options.device)
+    except ConfigError as error:
+        parser.error(str(error))
     options.out.mkdir(parents=True, exist_ok=True)
-    facts = device_facts(options.device)
     for name in options.only:
         path = options.out / f"{name}.json"
         if not path.is_file():

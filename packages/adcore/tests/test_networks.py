@@ -58,8 +58,8 @@ class Toy(AnomalyModel):
         return Prediction(maps.flatten(1).amax(1), maps)
 
 
-def fit(**settings) -> tuple[Toy, float]:
-    model = Toy()
+def fit(kind: type[Toy] = Toy, **settings) -> tuple[Toy, float]:
+    model = kind()
     trainer = Trainer(model, Plan(epochs=2, batch_size=2, **settings), tiny_batches(4, (16, 16), 2), 4)
     return model, trainer.run().losses["loss"]
 
@@ -89,6 +89,17 @@ def test_networks_are_compiled_from_the_second_step_on_and_plain_afterwards(no_c
     assert loss == pytest.approx(expected, rel=1e-5)
     model(torch.rand(1, 3, 16, 16))
     assert len(model.parts[0].plain) == 2
+
+
+def test_a_network_with_two_names_is_compiled_once(no_code_generation) -> None:
+    class Named(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts.append(self.last)
+
+    model, loss = fit(Named, compile=True)
+    assert "forward" not in vars(model.last)
+    assert loss == pytest.approx(fit(Named)[1], rel=1e-5)
 
 
 @pytest.mark.slow

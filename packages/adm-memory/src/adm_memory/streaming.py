@@ -12,7 +12,7 @@ from torch import Tensor
 from adm_memory.coreset import farthest_first
 
 BLOCK = 1 << 14  # patches that are reduced together; the time for a block grows with its square
-KEPT = 2  # times the final share that a block keeps: more costs time, and covers no better where it was measured
+KEPT = 2  # times the final share that a block keeps: a larger share takes longer and did not cover better when measured
 SELECTION = 32  # bytes that the selection needs for a patch beside its features
 
 

@@ -147,7 +147,7 @@ def _tell_of_tensorboard(chosen: list[tuple[int, Condition]]) -> None:
 
 
 def check_devices(chosen: list[tuple[int, Condition]], devices: list[str]) -> None:
-    """Refuse a precision that a device of this machine does not have, and a compiler that is missing."""
+    """ConfigError for a condition whose plan a device of this machine cannot carry out."""
     import torch
 
     from adcore.experiments.slots import CPU

@@ -1,4 +1,4 @@
-"""How the networks of a fit run: memory layout, cuDNN's algorithms and torch's compiler. Values change by rounding."""
+"""How the networks of a fit run: memory layout, cuDNN's algorithms and torch's compiler. Results change by rounding."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ def _compiled(model: AnomalyModel, fit: Fit) -> Iterator[None]:
 
     The first step is not either: some networks give their parameters a shape there, which the compiler does not follow.
     """
-    networks = list(_networks(model, ""))
-    for name, network in networks:
+    networks = {network: name for name, network in _networks(model, "")}  # one that has two names once
+    for network, name in networks.items():
         network.forward = _compiled_forward(name, network.forward, fit)
     try:
         yield
     finally:
-        for _, network in networks:
+        for network in networks:
             del network.forward
 
 

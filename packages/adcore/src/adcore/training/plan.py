@@ -23,7 +23,7 @@ MAX_SEED = 2**32 - 1  # as in adcore.settings: what torch, NumPy and scikit-lear
 WATCHING = ("monitor", "patience", "min_delta", "target", "validate_every", "validate_every_steps")
 OPTIMIZING = ("learning_rate", "weight_decay", "optimizer", "scheduler", "clip_norm", "accumulate")
 NETWORKS = ("precision", "channels_last", "compile")
-# by models that see each image once and have no optimizer
+# Settings that one-pass models do not use: they see each image once and have no optimizer.
 UNUSED_IN_ONE_PASS = ("epochs", *OPTIMIZING, *NETWORKS, *WATCHING)
 
 
